@@ -1,0 +1,67 @@
+"""A named array whose values are read only when they are needed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+ITEM_SIZES = {
+    "float64": 8,
+    "float32": 4,
+    "float16": 2,
+    "bfloat16": 2,
+    "int64": 8,
+    "int32": 4,
+    "int16": 2,
+    "int8": 1,
+    "uint8": 1,
+    "bool": 1,
+}
+"""Bytes an element takes, by dtype name: the dtypes this package knows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A named array: its description now, its values on `load()`.
+
+    Args:
+        name: The name in whatever name set this tensor belongs to.
+        shape: Length of each axis.
+        dtype: NumPy's name of the element type, or `"bfloat16"`; a key of `ITEM_SIZES`.
+        load: Returns the values as an array of that shape and dtype. It may be a read-only
+            view of a memory-mapped file, and need not be contiguous.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    load: Callable[[], Array]
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Number of bytes the values take."""
+        return self.size * ITEM_SIZES[self.dtype]
+
+
+def numpy_dtype(name: str) -> np.dtype[Any]:
+    """Return the NumPy dtype called `name`; bfloat16, which NumPy lacks, is `ml_dtypes`'."""
+    import numpy as np
+
+    if name == "bfloat16":
+        import ml_dtypes
+
+        return np.dtype(ml_dtypes.bfloat16)
+    return np.dtype(name)
