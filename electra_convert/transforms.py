@@ -1,0 +1,44 @@
+"""What a format may do to an array, by name, each with its inverse.
+
+A transform never copies: it returns a view, and the writer makes it contiguous as it writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from electra_convert.tensor import Array
+
+TransformName = Literal["identity", "transpose"]
+
+
+@dataclass(frozen=True, slots=True)
+class Transform:
+    """An operation on arrays, its inverse, and what it makes of a shape."""
+
+    apply: Callable[[Array], Array]
+    invert: Callable[[Array], Array]
+    shape: Callable[[tuple[int, ...]], tuple[int, ...]]
+
+
+TRANSFORMS: dict[TransformName, Transform] = {
+    "identity": Transform(lambda array: array, lambda array: array, lambda shape: shape),
+    "transpose": Transform(lambda array: array.T, lambda array: array.T, lambda shape: shape[::-1]),
+}
+
+
+def join(arrays: Sequence[Array]) -> Array:
+    """Put arrays side by side on their last axis: `[in, a]` and `[in, b]` make `[in, a + b]`."""
+    if len(arrays) == 1:
+        return arrays[0]
+    import numpy as np
+
+    return np.concatenate(arrays, axis=-1)
+
+
+def joined_shape(shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """Return the shape that `join` gives."""
+    return (*shapes[0][:-1], sum(shape[-1] for shape in shapes))
