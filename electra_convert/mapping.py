@@ -7,21 +7,25 @@ inventory is named, joined or declared absent; every placeholder is known; no tw
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import product
 from pathlib import Path
 from string import Formatter
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import msgspec
 
 from electra_convert.config import DIMENSIONS, ElectraConfig
 from electra_convert.errors import MappingError
 from electra_convert.inventory import LEAVES, PARTS, Inventory, Part, TensorSpec, is_layered
-from electra_convert.transforms import TRANSFORMS, TransformName, joined_shape
+from electra_convert.tensor import Tensor
+from electra_convert.transforms import TRANSFORMS, TransformName, join, joined_shape
 from electra_convert.yaml import read_yaml
+
+if TYPE_CHECKING:
+    from electra_convert.tensor import Array
 
 Layout = Literal["single", "shared"]
 LAYOUTS: tuple[Layout, ...] = ("single", "shared")
@@ -74,6 +78,26 @@ class Binding:
     def shape(self) -> tuple[int, ...]:
         """Shape in the format."""
         return TRANSFORMS[self.transform].shape(joined_shape([spec.shape for spec in self.specs]))
+
+    def pack(self, canonical: Mapping[str, Tensor]) -> Tensor:
+        """Return the format's tensor, made of canonical ones when it is loaded."""
+        tensors = [canonical[spec.name] for spec in self.specs]
+
+        def load() -> Array:
+            return TRANSFORMS[self.transform].apply(join([tensor.load() for tensor in tensors]))
+
+        return Tensor(self.name, self.shape, tensors[0].dtype, load)
+
+    def unpack(self, tensor: Tensor) -> Iterator[Tensor]:
+        """Yield the canonical tensors that a tensor of the format is made of."""
+        end = 0
+        for spec in self.specs:
+            begin, end = end, end + spec.shape[-1]
+
+            def load(part: slice = slice(begin, end)) -> Array:
+                return TRANSFORMS[self.transform].invert(tensor.load())[..., part]
+
+            yield Tensor(spec.name, spec.shape, tensor.dtype, load)
 
 
 class FormatMapping(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -327,8 +351,3 @@ def _collisions(mapping: FormatMapping, inventory: Inventory) -> Iterator[str]:
             if len(rows) > 1 and tuple(rows) not in mapping.joined.values():
                 found.add(f"{' and '.join(sorted(set(rows)))} are both called {binding.name!r}")
     yield from sorted(found)
-
-
-def unknown_names(mapping: FormatMapping, names: Iterable[str], bound: Collection[str]) -> Sequence[str]:
-    """Return the names that are bound to nothing and that no rule explains."""
-    return [name for name in names if name not in bound and mapping.explain(name) is None]

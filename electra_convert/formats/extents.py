@@ -1,0 +1,120 @@
+"""Tensors into a file, each at its place.
+
+All formats are headers and raw arrays, so a format only has to say where each array goes. Arrays are written by
+two threads, straight from the mapped source where they need no change, else a few megabytes at a time.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from electra_convert.errors import OutputError
+from electra_convert.formats import Advance
+from electra_convert.tensor import Tensor, numpy_dtype
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from electra_convert.tensor import Array
+
+THREADS = 2
+BLOCK = 1 << 20
+"""Elements that are made contiguous at a time."""
+TILE = 256
+PADDING = 16
+"""Width of the tiles of a transposition, and how far their rows are moved apart: rows whose distance is a power of
+two fall into the same cache lines, which makes it several times slower."""
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """A tensor and where in the file its bytes begin."""
+
+    offset: int
+    tensor: Tensor
+
+
+def write_extents(descriptor: int, extents: Iterable[Extent], dtype: str, advance: Advance) -> None:
+    """Write tensors to an open file.
+
+    Args:
+        descriptor: The file, open for writing.
+        extents: The tensors and their places.
+        dtype: The dtype to write them in.
+        advance: Is told of the bytes written.
+
+    Raises:
+        OutputError: A value is too large for the dtype.
+    """
+    target = numpy_dtype(dtype)
+
+    def write(extent: Extent) -> None:
+        offset = extent.offset
+        for block in _blocks(extent.tensor, target):
+            write_at(descriptor, memoryview(block), offset)
+            offset += block.nbytes
+            advance(block.nbytes)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        for _ in pool.map(write, extents):
+            pass
+
+
+def write_at(descriptor: int, data: memoryview | bytes, offset: int) -> None:
+    """Write all of `data` at `offset`, however many calls that takes."""
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(descriptor, view, offset)
+        view, offset = view[written:], offset + written
+
+
+def _blocks(tensor: Tensor, dtype: np.dtype[np.generic]) -> Iterator[Array]:
+    import numpy as np
+
+    try:
+        with np.errstate(over="raise"):
+            for block in contiguous_blocks(tensor.load(), dtype):
+                yield block.reshape(-1).view(np.uint8)
+    except FloatingPointError as error:
+        raise OutputError(
+            f"{tensor.name} holds values that {dtype.name} cannot hold",
+            hint="choose a dtype with a wider range: --dtype float32 or bfloat16",
+        ) from error
+
+
+def contiguous_blocks(array: Array, dtype: np.dtype[np.generic]) -> Iterator[Array]:
+    """Yield an array in C order and in `dtype`, in pieces along its first axis.
+
+    An array that is so already is one piece, not copied. The others are made piece by piece, so that memory stays
+    small.
+    """
+    import numpy as np
+
+    if array.dtype == dtype and array.flags.c_contiguous:
+        yield array
+    elif array.ndim == 2 and array.flags.f_contiguous:
+        yield from _transposed_blocks(array.T, dtype)
+    else:
+        rows = max(1, BLOCK // max(1, array[:1].size))
+        for start in range(0, len(array), rows):
+            yield np.ascontiguousarray(array[start : start + rows], dtype)
+
+
+def _transposed_blocks(source: Array, dtype: np.dtype[np.generic]) -> Iterator[Array]:
+    """Yield the transpose of a `[in, out]` array in C order, `TILE` rows at a time."""
+    import numpy as np
+
+    length, width = source.shape
+    tile = np.empty((TILE, TILE + PADDING), source.dtype)
+    for column in range(0, width, TILE):
+        columns = min(TILE, width - column)
+        block = np.empty((columns, length), dtype)
+        for row in range(0, length, TILE):
+            rows = min(TILE, length - row)
+            tile[:rows, :columns] = source[row : row + rows, column : column + columns]
+            block[:, row : row + rows] = tile[:rows, :columns].T
+        yield block

@@ -1,0 +1,217 @@
+"""Sorted string tables, the LevelDB-style files in which TensorFlow keeps the index of a checkpoint.
+
+A table is data blocks, an index block that lists them, and a footer that finds the index block. Blocks hold keys in
+order, each stored as what it adds to the key before it, and end in a checksum. The layout is that of TensorFlow's
+`tensorflow/core/lib/io`: `format.h`, `table_builder.cc`, `block_builder.cc`.
+
+Nothing here trusts its input: every length is checked against the bytes that are there.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Mapping
+from os.path import commonprefix
+
+MAGIC = struct.pack("<Q", 0xDB4775248B80FB57)
+"""The last eight bytes of every table."""
+FOOTER_SIZE = 48
+BLOCK_TRAILER_SIZE = 5
+BLOCK_SIZE = 262_144
+"""Bytes after which a block is closed (`table_options.h`)."""
+RESTART_INTERVAL = 16
+"""Keys after which one is stored in full (`table_options.h`)."""
+MAX_VARINT_SIZE = 10
+MAX_EXPANSION = 64
+"""Times its own size that a table's keys may take. Names of variables stay far below; a table made to exhaust
+memory does not."""
+
+
+class Damage(ValueError):
+    """Bytes are not what they must be. The message names the place; only the caller knows the file."""
+
+
+class CompressedBlock(Damage):
+    """A block is compressed."""
+
+
+def read_table(data: bytes) -> dict[bytes, bytes]:
+    """Return the entries of a table, in the order of their keys.
+
+    Args:
+        data: All bytes of the table.
+
+    Raises:
+        Damage: The bytes are no table, or a damaged one.
+    """
+    entries: dict[bytes, bytes] = {}
+    last: bytes | None = None
+    room = MAX_EXPANSION * len(data)
+    for _, handle in _block_entries(data, *_index_block(data)):
+        for key, value in _block_entries(data, *_block(data, *_handle(handle, 0)[0])):
+            if last is not None and key <= last:
+                raise Damage(f"the key {key!r} comes after {last!r}")
+            room -= len(key)
+            if room < 0:
+                raise Damage(f"the keys take more than {MAX_EXPANSION} times the size of the file")
+            entries[key] = value
+            last = key
+    return entries
+
+
+def write_table(entries: Mapping[bytes, bytes]) -> bytes:
+    """Return the table of some entries, byte for byte as TensorFlow writes it."""
+    table = bytearray()
+    index = _BlockBuilder(restart_interval=1)
+    block = _BlockBuilder()
+    keys = sorted(entries)
+    for key, following in zip(keys, [*keys[1:], None], strict=True):
+        if block.last_key and len(key) + len(entries[key]) >= 2 * BLOCK_SIZE:
+            index.add(_separator(block.last_key, key), _append_block(table, block))
+            block = _BlockBuilder()
+        block.add(key, entries[key])
+        if following is None or block.size >= BLOCK_SIZE:
+            index.add(_separator(key, following), _append_block(table, block))
+            block = _BlockBuilder()
+    footer = _append_block(table, _BlockBuilder()) + _append_block(table, index)
+    return bytes(table) + footer.ljust(FOOTER_SIZE - len(MAGIC), b"\0") + MAGIC
+
+
+def read_varint(data: bytes, position: int) -> tuple[int, int]:
+    """Return the variable-length integer at `position`, below 2**64, and the position after it."""
+    value = shift = 0
+    for byte in data[position : position + MAX_VARINT_SIZE]:
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            return value & 0xFFFF_FFFF_FFFF_FFFF, position + shift // 7
+    raise Damage(f"the number at byte {position} does not end")
+
+
+def varint(value: int) -> bytes:
+    """Encode an integer, from 0 to 2**64 - 1, in as few bytes as it needs."""
+    encoded = bytearray()
+    while value >= 0x80:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
+
+
+def masked(crc: int) -> int:
+    """Return a checksum as TensorFlow stores it (`crc32c.h`, `Mask`): rotated, and moved by a constant."""
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFF_FFFF
+
+
+def _index_block(data: bytes) -> tuple[int, int]:
+    if len(data) < FOOTER_SIZE:
+        raise Damage(f"it has {len(data)} bytes, fewer than the {FOOTER_SIZE} of a footer")
+    if not data.endswith(MAGIC):
+        raise Damage(f"it ends in {data[-len(MAGIC) :].hex()}, not in {MAGIC.hex()} as an index does")
+    _, position = _handle(data, len(data) - FOOTER_SIZE)
+    handle, _ = _handle(data, position)
+    return _block(data, *handle)
+
+
+def _handle(data: bytes, position: int) -> tuple[tuple[int, int], int]:
+    """Return the offset and size of a block, and the position after them."""
+    offset, position = read_varint(data, position)
+    size, position = read_varint(data, position)
+    return (offset, size), position
+
+
+def _block(data: bytes, offset: int, size: int) -> tuple[int, int]:
+    """Return where the entries of a block begin and end, once its checksum is right."""
+    import google_crc32c
+
+    end = offset + size
+    if end + BLOCK_TRAILER_SIZE > len(data) - FOOTER_SIZE:
+        raise Damage(f"the block at byte {offset}, of {size} bytes, reaches past the end")
+    compression, stored = struct.unpack_from("<BI", data, end)
+    computed = masked(google_crc32c.value(data[offset : end + 1]))
+    if stored != computed:
+        raise Damage(f"the block at byte {offset} has checksum {computed:08x}, not {stored:08x} as stored")
+    if compression:
+        raise CompressedBlock(f"the block at byte {offset} is compressed (type {compression})")
+    return offset, _entries_end(data, offset, end)
+
+
+def _entries_end(data: bytes, offset: int, end: int) -> int:
+    """Return where the entries of a block end and the list of its full keys begins."""
+    if end - offset < 4:
+        raise Damage(f"the block at byte {offset} has {end - offset} bytes, fewer than any block")
+    (restarts,) = struct.unpack_from("<I", data, end - 4)
+    if 4 * (restarts + 1) > end - offset:
+        raise Damage(f"the block at byte {offset} claims {restarts} full keys, more than fit")
+    return end - 4 * (restarts + 1)
+
+
+def _block_entries(data: bytes, position: int, end: int) -> Iterator[tuple[bytes, bytes]]:
+    key = b""
+    while position < end:
+        start = position
+        shared, position = read_varint(data, position)
+        unshared, position = read_varint(data, position)
+        value_size, position = read_varint(data, position)
+        middle = position + unshared
+        if shared > len(key) or middle + value_size > end:
+            raise Damage(f"the entry at byte {start} does not fit its block")
+        key = key[:shared] + data[position:middle]
+        position = middle + value_size
+        yield key, data[middle:position]
+
+
+def _separator(key: bytes, following: bytes | None) -> bytes:
+    """Return a short key from `key` on and, if there is one, before `following` (`FindShortestSeparator`)."""
+    common = 0 if following is None else len(commonprefix([key, following]))
+    for position in range(common, len(key)):
+        limit = 0x100 if following is None else following[position] if position < len(following) else 0
+        if key[position] + 1 < limit:
+            return key[:position] + bytes([key[position] + 1])
+        if following is not None:
+            break
+    return key
+
+
+def _append_block(table: bytearray, block: _BlockBuilder) -> bytes:
+    """Append a block to a table and return its handle."""
+    import google_crc32c
+
+    content = block.finish()
+    handle = varint(len(table)) + varint(len(content))
+    uncompressed = b"\0"
+    checksum = masked(google_crc32c.value(content + uncompressed))
+    table += content + uncompressed + struct.pack("<I", checksum)
+    return handle
+
+
+class _BlockBuilder:
+    """Collects the entries of one block, keys in order."""
+
+    def __init__(self, restart_interval: int = RESTART_INTERVAL) -> None:
+        self.last_key = b""
+        self._interval = restart_interval
+        self._count = 0
+        self._content = bytearray()
+        self._restarts = [0]
+
+    @property
+    def size(self) -> int:
+        """Bytes the block takes now."""
+        return len(self._content) + 4 * (len(self._restarts) + 1)
+
+    def add(self, key: bytes, value: bytes) -> None:
+        """Add an entry: what the key shares with the one before, the rest of the key, the value."""
+        shared = len(commonprefix([self.last_key, key]))
+        if self._count == self._interval:
+            self._restarts.append(len(self._content))
+            self._count = shared = 0
+        self._content += varint(shared) + varint(len(key) - shared) + varint(len(value))
+        self._content += key[shared:] + value
+        self._count += 1
+        self.last_key = key
+
+    def finish(self) -> bytes:
+        """Return the block: its entries, and where the full keys are."""
+        restarts = [*self._restarts, len(self._restarts)]
+        return bytes(self._content) + struct.pack(f"<{len(restarts)}I", *restarts)

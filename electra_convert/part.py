@@ -1,0 +1,309 @@
+"""One part of a Google checkpoint, understood: its config, what shows it, and where its tensors are.
+
+Everything here works on names and shapes; no tensor is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import count
+from typing import Any, Literal
+
+from electra_convert.config import ElectraConfig
+from electra_convert.config_file import Claims, ConfigFile, heads_by_rule
+from electra_convert.errors import ConfigError, PartNotFoundError, SourceError, TensorMismatchError
+from electra_convert.inventory import Module, Part, TensorSpec, is_layered, module_tensors
+from electra_convert.mapping import Binding, FormatMapping, Mappings, Topology
+from electra_convert.tensor import Tensor
+
+Fate = Literal["used", "other part", "ignored", "unsupported"]
+
+SOURCE_FORMAT = "google_tf1"
+ASSUMED = "assumed"
+UNPROVEN = (
+    "num_attention_heads",
+    "hidden_act",
+    "layer_norm_eps",
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "initializer_range",
+)
+"""The fields of a config that no tensor's shape shows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """A size, and the tensor that shows it."""
+
+    value: int
+    tensor: str
+
+
+@dataclass(frozen=True, slots=True)
+class SourcePart:
+    """One part of a checkpoint.
+
+    Args:
+        part: Which part.
+        config: Its config.
+        origins: What each field of the config is from: a tensor, a key of a config file, or `"assumed"`.
+        native_head: The head it was trained on, where the checkpoint holds one that can be converted.
+        bindings: Its tensors: embeddings, encoder and native head.
+    """
+
+    part: Part
+    config: ElectraConfig
+    origins: Mapping[str, str]
+    native_head: str | None
+    bindings: tuple[Binding, ...]
+
+    @property
+    def assumed(self) -> dict[str, Any]:
+        """What follows Google's rule because nothing shows it, by field."""
+        return {field: getattr(self.config, field) for field, origin in self.origins.items() if origin == ASSUMED}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The tensors of a Google checkpoint, and what they say about it.
+
+    Args:
+        mappings: The mappings.
+        tensors: Every tensor, by Google's name.
+        topology_key: Name of the topology in `google_tf1.yaml`.
+        topology: What kind of checkpoint this is.
+    """
+
+    mappings: Mappings
+    tensors: Mapping[str, Tensor]
+    topology_key: str
+    topology: Topology
+
+    @property
+    def mapping(self) -> FormatMapping:
+        """The mapping of Google's names."""
+        return self.mappings.formats[SOURCE_FORMAT]
+
+    @cached_property
+    def names(self) -> dict[Part, PartNames]:
+        """What each part calls its tensors."""
+        return {part: PartNames(self, part, head) for part, head in self.topology.parts.items()}
+
+    @cached_property
+    def unknown(self) -> list[str]:
+        """Tensors that belong to no part and that no rule explains."""
+        bound = {name for part in self.names.values() for name in part.present}
+        return [name for name in self.tensors if name not in bound and self.mapping.explain(name) is None]
+
+    def understand(
+        self, parts: Collection[Part], *, config_file: ConfigFile | None = None, labels: tuple[str, ...] | None = None
+    ) -> dict[Part, SourcePart]:
+        """Work out parts of the checkpoint.
+
+        Args:
+            parts: The parts.
+            config_file: What the user says about the model.
+            labels: Names of labels, for the heads that have some.
+
+        Raises:
+            PartNotFoundError: A part is not there.
+            ConfigError: The file contradicts the tensors, or the config describes no model.
+            TensorMismatchError: Tensors are missing, unknown, or of the wrong shape; all of them.
+        """
+        for part in parts:
+            self._require_part(part)
+        unsized = [fault for part in parts for fault in self.names[part].faults_of_size()]
+        self._require_tensors(unsized, also_unknown=bool(unsized))
+        understood = {part: self.names[part].understand(config_file, labels) for part in parts}
+        faults = [fault for part in understood.values() for fault in self._faults(part)]
+        self._require_tensors(faults, also_unknown=True)
+        return understood
+
+    def ledger(self, part: Part) -> dict[str, tuple[Fate, str]]:
+        """Say of every tensor what becomes of it when `part` is converted.
+
+        Returns:
+            Fate and explanation by name: the canonical names of what is used, else the part it belongs to or
+            the reason. A tensor that both parts use is used.
+        """
+        fates: dict[str, tuple[Fate, str]] = {}
+        for name in self.tensors:
+            owners = {owner: names.present[name] for owner, names in self.names.items() if name in names.present}
+            if part in owners:
+                fates[name] = ("used", owners[part])
+            elif owners:
+                fates[name] = ("other part", next(iter(owners)))
+            elif explained := self.mapping.explain(name):
+                fates[name] = explained
+        return fates
+
+    def _require_part(self, part: Part) -> None:
+        if part not in self.topology.parts:
+            there = list(self.topology.parts)
+            raise PartNotFoundError(
+                f"this checkpoint has no {part}: it holds {self.topology.says}",
+                hint=f"its {' and '.join(there)} can be converted: --part {there[0]}",
+            )
+
+    def _faults(self, source: SourcePart) -> Iterator[str]:
+        for binding in source.bindings:
+            tensor = self.tensors.get(binding.name)
+            if tensor is None:
+                yield f"{binding.name} {list(binding.shape)} is missing"
+            elif tensor.shape != binding.shape:
+                yield f"{binding.name} has shape {list(tensor.shape)}; the other tensors call for {list(binding.shape)}"
+
+    def _require_tensors(self, faults: list[str], *, also_unknown: bool) -> None:
+        unknown = [f"{name} {list(self.tensors[name].shape)} is in no mapping" for name in self.unknown if also_unknown]
+        problems = list(dict.fromkeys(faults + unknown))
+        if not problems:
+            return
+        tensors = "1 tensor does" if len(problems) == 1 else f"{len(problems)} tensors do"
+        raise TensorMismatchError(
+            f"{tensors} not fit an ELECTRA model: the checkpoint holds {self.topology.says}",
+            problems=problems,
+            hint="if variables were renamed or added on purpose, say so in a copy of the mappings and give it with "
+            "--mappings; otherwise the checkpoint is incomplete. `electra-convert inspect` lists every tensor",
+        )
+
+
+def recognise(mappings: Mappings, tensors: Mapping[str, Tensor]) -> Checkpoint:
+    """Tell from the names in a checkpoint what it is.
+
+    Raises:
+        SourceError: It is nothing that is known.
+    """
+    found = mappings.formats[SOURCE_FORMAT].topology(tensors)
+    if found is None:
+        scopes = sorted({name.partition("/")[0] + ("/" if "/" in name else "") for name in tensors})
+        shown = ", ".join(scopes[:12]) + (", ..." if len(scopes) > 12 else "")
+        raise SourceError(
+            f"these are not the variables of an ELECTRA checkpoint: {shown or 'there are none'}",
+            hint="a checkpoint that google-research/electra wrote holds electra/ and one of discriminator_predictions/, "
+            "generator_predictions/ and task_specific/",
+        )
+    return Checkpoint(mappings, tensors, *found)
+
+
+@dataclass(frozen=True)
+class PartNames:
+    """What one part calls its tensors: names are made from the mapping and looked up."""
+
+    checkpoint: Checkpoint
+    part: Part
+    native_head: str | None
+
+    @cached_property
+    def values(self) -> dict[str, str]:
+        """The placeholders, resolved once."""
+        return self.checkpoint.mapping.resolve({"part": self.part}, self.checkpoint.tensors)
+
+    @cached_property
+    def rows(self) -> dict[str, Module]:
+        """The modules of backbone and native head."""
+        inventory = self.checkpoint.mappings.inventory
+        return inventory.backbone | (inventory.heads[self.native_head].modules if self.native_head else {})
+
+    @cached_property
+    def found(self) -> list[tuple[str, str, tuple[str | int, ...], int | None]]:
+        """The tensors that are there: name, canonical name, symbolic shape and layer."""
+        rows = list(self._present(None))
+        for layer in count():
+            in_layer = list(self._present(layer))
+            if not in_layer:
+                return rows
+            rows += in_layer
+        raise AssertionError  # count() has no end
+
+    @cached_property
+    def present(self) -> dict[str, str]:
+        """The tensors that are there: canonical name by name."""
+        return {name: canonical for name, canonical, *_ in self.found}
+
+    @cached_property
+    def evidence(self) -> dict[str, Evidence]:
+        """The sizes, each with the first tensor that shows it."""
+        evidence: dict[str, Evidence] = {}
+        for name, _, dimensions, layer in self.found:
+            shape = self.checkpoint.tensors[name].shape
+            for dimension, length in zip(dimensions, shape, strict=False):
+                if isinstance(dimension, str):
+                    evidence.setdefault(dimension, Evidence(length, f"{name} {list(shape)}"))
+            if layer is not None:
+                evidence["num_hidden_layers"] = Evidence(layer + 1, name)
+        return evidence
+
+    def faults_of_size(self) -> list[str]:
+        """List the tensors that are missing, if without them a size is shown by nothing."""
+        needed = {d for module in self.rows.values() for d in module.shape if isinstance(d, str)}
+        if not (needed | {"num_hidden_layers"}) - set(self.evidence):
+            return []
+        faults = []
+        for name, _, dimensions, module in (*self._names(None), *self._names(0)):
+            tensor = self.checkpoint.tensors.get(name)
+            expected = f"[{', '.join(map(str, dimensions))}]"
+            if tensor is None and module.when is None:
+                faults.append(f"{name} {expected} is missing")
+            elif tensor is not None and len(tensor.shape) != len(dimensions):
+                faults.append(f"{name} has shape {list(tensor.shape)}; expected {expected}")
+        return faults
+
+    def understand(self, config_file: ConfigFile | None, labels: tuple[str, ...] | None) -> SourcePart:
+        """Settle the config and bind every tensor that it calls for."""
+        one_transformer = self.checkpoint.topology.one_transformer
+        claims = config_file.claims(self.part, one_transformer=one_transformer) if config_file else {}
+        name = config_file.name if config_file else ""
+        _refuse_contradictions(self.evidence, claims, name)
+        config, origins = _settle(self.evidence, claims, name, labels)
+        inventory, mapping = self.checkpoint.mappings.inventory, self.checkpoint.mapping
+        specs = inventory.backbone_tensors(config)
+        if self.native_head:
+            specs += inventory.head_tensors(self.native_head, config)
+        return SourcePart(self.part, config, origins, self.native_head, tuple(mapping.bind(specs, self.values)))
+
+    def _present(self, layer: int | None) -> Iterator[tuple[str, str, tuple[str | int, ...], int | None]]:
+        for name, canonical, dimensions, _ in self._names(layer):
+            if name in self.checkpoint.tensors:
+                yield name, canonical, dimensions, layer
+
+    def _names(self, layer: int | None) -> Iterator[tuple[str, str, tuple[str | int, ...], Module]]:
+        for row, module in self.rows.items():
+            if is_layered(row) == (layer is not None):
+                for canonical, leaf, dimensions in module_tensors(row, module, layer):
+                    spec = TensorSpec(canonical, row, layer, module.kind, leaf, ())
+                    yield self.checkpoint.mapping.name(spec, self.values), canonical, dimensions, module
+
+
+def _refuse_contradictions(evidence: Mapping[str, Evidence], claims: Claims, file: str) -> None:
+    problems = []
+    for field, claim in claims.items():
+        shown = evidence.get(field)
+        if shown is not None and shown.value != claim.value:
+            how = "" if claim.origin == field else f" ({claim.origin})"
+            problems.append(f"{field}: {file} says {claim.value}{how}, but {shown.tensor} shows {shown.value}")
+    if problems:
+        raise ConfigError(
+            f"{file} contradicts the tensors of the checkpoint",
+            problems=problems,
+            hint="give the config this checkpoint was trained with, or leave --config out",
+        )
+
+
+def _settle(
+    evidence: Mapping[str, Evidence], claims: Claims, file: str, labels: tuple[str, ...] | None
+) -> tuple[ElectraConfig, dict[str, str]]:
+    """Put a config together: shapes first, then the file, then Google's rule."""
+    fields: dict[str, Any] = {field: shown.value for field, shown in evidence.items()}
+    origins = {field: shown.tensor for field, shown in evidence.items()} | dict.fromkeys(UNPROVEN, ASSUMED)
+    for field in set(claims) & set(UNPROVEN):
+        fields[field], origins[field] = claims[field].value, f"{file}: {claims[field].origin}"
+    fields.setdefault("num_attention_heads", heads_by_rule(fields["hidden_size"]))
+    if labels is not None:
+        fields["labels"] = labels
+    try:
+        return ElectraConfig(**fields), origins
+    except ConfigError as error:
+        hint = "say what the model was trained with: --config FILE"
+        raise ConfigError(error.message, problems=error.problems, hint=hint) from error
