@@ -289,7 +289,9 @@ def _row_faults(mapping: FormatMapping, inventory: Inventory) -> Iterator[str]:
         elif len(sections) > 1:
             yield f"{row} stands under {' and '.join(sections)}; it must stand once"
     for layer, named in mapping.repeated.items():
-        yield from (f"repeated.{layer}: {row} is no row of {INVENTORY_FILE}" for row in named if row not in rows)
+        for row in named:
+            if row not in inventory.backbone:
+                yield f"repeated.{layer}: {row} is no row of the backbone of {INVENTORY_FILE}"
 
 
 def _pattern_faults(mapping: FormatMapping, inventory: Inventory) -> Iterator[str]:

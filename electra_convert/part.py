@@ -113,7 +113,7 @@ class Checkpoint:
             TensorMismatchError: Tensors are missing, unknown, or of the wrong shape; all of them.
         """
         for part in parts:
-            self._require_part(part)
+            self.require_part(part)
         unsized = [fault for part in parts for fault in self.names[part].faults_of_size()]
         self._require_tensors(unsized, also_unknown=bool(unsized))
         understood = {part: self.names[part].understand(config_file, labels) for part in parts}
@@ -139,7 +139,7 @@ class Checkpoint:
                 fates[name] = explained
         return fates
 
-    def _require_part(self, part: Part) -> None:
+    def require_part(self, part: Part) -> None:
         if part not in self.topology.parts:
             there = list(self.topology.parts)
             raise PartNotFoundError(

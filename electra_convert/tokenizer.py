@@ -44,6 +44,9 @@ TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
 SPECIAL_TOKENS_FILE = "special_tokens_map.json"
 
+_COLUMNS = {"input_ids": "ids", "token_type_ids": "type_ids", "attention_mask": "attention_mask"}
+"""The names of models' inputs, and of the attributes of `tokenizers.Encoding` that hold them."""
+
 _EXAMPLES = 5
 _METASPACE = "\u2581"
 _BYTE_ORDER_MARK = "\ufeff"
@@ -399,6 +402,8 @@ def _tokenizer_config(*, lowercase: bool, strip_accents: bool | None, max_length
     config = _special_token_names() | {
         "clean_up_tokenization_spaces": True,
         "do_lower_case": lowercase,
+        # the default of ELECTRA's classes; transformers' general class would leave out token_type_ids
+        "model_input_names": list(_COLUMNS),
         "model_max_length": max_length,
         "strip_accents": strip_accents,
         "tokenize_chinese_chars": True,
@@ -647,9 +652,12 @@ class ElectraTokenizer:
         return tokens
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = False) -> str:
-        """Join the tokens of ids into text. What normalisation removed does not come back."""
+        """Join the tokens of ids into text. What normalisation removed does not come back.
+
+        No space is left before `.`, `,`, `!` and `?`, nor around an apostrophe, as transformers does it too.
+        """
         text: str = self._backend.decode(list(ids), skip_special_tokens=skip_special_tokens)
-        return text
+        return text.replace(" ' ", "'")  # the rest is the decoder's, which sees one token at a time
 
     @overload
     def convert_tokens_to_ids(self, tokens: str) -> int: ...
@@ -760,9 +768,6 @@ class ElectraTokenizer:
 
 ElectraTokenizerFast = ElectraTokenizer
 """The same class: transformers 4 has a slow and a fast one, and scripts import either."""
-
-_COLUMNS = {"input_ids": "ids", "token_type_ids": "type_ids", "attention_mask": "attention_mask"}
-"""The names of models' inputs, and of the attributes of `tokenizers.Encoding` that hold them."""
 
 
 def _columns(encoding: Any) -> dict[str, list[int]]:

@@ -1,8 +1,8 @@
 """Sorted string tables, the LevelDB-style files in which TensorFlow keeps the index of a checkpoint.
 
-A table is data blocks, an index block that lists them, and a footer that finds the index block. Blocks hold keys in
-order, each stored as what it adds to the key before it, and end in a checksum. The layout is that of TensorFlow's
-`tensorflow/core/lib/io`: `format.h`, `table_builder.cc`, `block_builder.cc`.
+A table is data blocks, an index block that lists them, and a footer that finds the index block. Blocks hold
+keys in order, each stored as what it adds to the key before it, and end in a checksum. The layout is that of
+TensorFlow's `tensorflow/core/lib/io`: `format.h`, `table_builder.cc`, `block_builder.cc`.
 
 Nothing here trusts its input: every length is checked against the bytes that are there.
 """
@@ -10,8 +10,10 @@ Nothing here trusts its input: every length is checked against the bytes that ar
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping
-from os.path import commonprefix
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
 
 MAGIC = struct.pack("<Q", 0xDB4775248B80FB57)
 """The last eight bytes of every table."""
@@ -22,16 +24,19 @@ BLOCK_SIZE = 262_144
 RESTART_INTERVAL = 16
 """Keys after which one is stored in full (`table_options.h`)."""
 MAX_VARINT_SIZE = 10
+MORE = 0x80
+"""Bit of a byte that says the number goes on."""
+COUNT = struct.Struct("<I")
 MAX_EXPANSION = 64
 """Times its own size that a table's keys may take. Names of variables stay far below; a table made to exhaust
 memory does not."""
 
 
-class Damage(ValueError):
+class DamageError(ValueError):
     """Bytes are not what they must be. The message names the place; only the caller knows the file."""
 
 
-class CompressedBlock(Damage):
+class CompressedBlockError(DamageError):
     """A block is compressed."""
 
 
@@ -42,7 +47,7 @@ def read_table(data: bytes) -> dict[bytes, bytes]:
         data: All bytes of the table.
 
     Raises:
-        Damage: The bytes are no table, or a damaged one.
+        DamageError: The bytes are no table, or a damaged one.
     """
     entries: dict[bytes, bytes] = {}
     last: bytes | None = None
@@ -50,10 +55,10 @@ def read_table(data: bytes) -> dict[bytes, bytes]:
     for _, handle in _block_entries(data, *_index_block(data)):
         for key, value in _block_entries(data, *_block(data, *_handle(handle, 0)[0])):
             if last is not None and key <= last:
-                raise Damage(f"the key {key!r} comes after {last!r}")
+                raise DamageError(f"the key {key!r} comes after {last!r}")
             room -= len(key)
             if room < 0:
-                raise Damage(f"the keys take more than {MAX_EXPANSION} times the size of the file")
+                raise DamageError(f"the keys take more than {MAX_EXPANSION} times the size of the file")
             entries[key] = value
             last = key
     return entries
@@ -66,9 +71,6 @@ def write_table(entries: Mapping[bytes, bytes]) -> bytes:
     block = _BlockBuilder()
     keys = sorted(entries)
     for key, following in zip(keys, [*keys[1:], None], strict=True):
-        if block.last_key and len(key) + len(entries[key]) >= 2 * BLOCK_SIZE:
-            index.add(_separator(block.last_key, key), _append_block(table, block))
-            block = _BlockBuilder()
         block.add(key, entries[key])
         if following is None or block.size >= BLOCK_SIZE:
             index.add(_separator(key, following), _append_block(table, block))
@@ -81,18 +83,18 @@ def read_varint(data: bytes, position: int) -> tuple[int, int]:
     """Return the variable-length integer at `position`, below 2**64, and the position after it."""
     value = shift = 0
     for byte in data[position : position + MAX_VARINT_SIZE]:
-        value |= (byte & 0x7F) << shift
+        value |= (byte & ~MORE) << shift
         shift += 7
-        if byte < 0x80:
+        if byte < MORE:
             return value & 0xFFFF_FFFF_FFFF_FFFF, position + shift // 7
-    raise Damage(f"the number at byte {position} does not end")
+    raise DamageError(f"the number at byte {position} does not end")
 
 
 def varint(value: int) -> bytes:
     """Encode an integer, from 0 to 2**64 - 1, in as few bytes as it needs."""
     encoded = bytearray()
-    while value >= 0x80:
-        encoded.append(value & 0x7F | 0x80)
+    while value >= MORE:
+        encoded.append(value & 0x7F | MORE)
         value >>= 7
     encoded.append(value)
     return bytes(encoded)
@@ -105,9 +107,9 @@ def masked(crc: int) -> int:
 
 def _index_block(data: bytes) -> tuple[int, int]:
     if len(data) < FOOTER_SIZE:
-        raise Damage(f"it has {len(data)} bytes, fewer than the {FOOTER_SIZE} of a footer")
+        raise DamageError(f"it has {len(data)} bytes, fewer than the {FOOTER_SIZE} of a footer")
     if not data.endswith(MAGIC):
-        raise Damage(f"it ends in {data[-len(MAGIC) :].hex()}, not in {MAGIC.hex()} as an index does")
+        raise DamageError(f"it ends in {data[-len(MAGIC) :].hex()}, not in {MAGIC.hex()} as an index does")
     _, position = _handle(data, len(data) - FOOTER_SIZE)
     handle, _ = _handle(data, position)
     return _block(data, *handle)
@@ -126,24 +128,27 @@ def _block(data: bytes, offset: int, size: int) -> tuple[int, int]:
 
     end = offset + size
     if end + BLOCK_TRAILER_SIZE > len(data) - FOOTER_SIZE:
-        raise Damage(f"the block at byte {offset}, of {size} bytes, reaches past the end")
+        raise DamageError(f"the block at byte {offset}, of {size} bytes, reaches past the end")
     compression, stored = struct.unpack_from("<BI", data, end)
     computed = masked(google_crc32c.value(data[offset : end + 1]))
     if stored != computed:
-        raise Damage(f"the block at byte {offset} has checksum {computed:08x}, not {stored:08x} as stored")
+        raise DamageError(
+            f"the block at byte {offset} has checksum {computed:08x}, not {stored:08x} as stored"
+        )
     if compression:
-        raise CompressedBlock(f"the block at byte {offset} is compressed (type {compression})")
+        raise CompressedBlockError(f"the block at byte {offset} is compressed (type {compression})")
     return offset, _entries_end(data, offset, end)
 
 
 def _entries_end(data: bytes, offset: int, end: int) -> int:
     """Return where the entries of a block end and the list of its full keys begins."""
-    if end - offset < 4:
-        raise Damage(f"the block at byte {offset} has {end - offset} bytes, fewer than any block")
-    (restarts,) = struct.unpack_from("<I", data, end - 4)
-    if 4 * (restarts + 1) > end - offset:
-        raise Damage(f"the block at byte {offset} claims {restarts} full keys, more than fit")
-    return end - 4 * (restarts + 1)
+    if end - offset < COUNT.size:
+        raise DamageError(f"the block at byte {offset} has {end - offset} bytes, fewer than any block")
+    restarts: int = COUNT.unpack_from(data, end - COUNT.size)[0]
+    entries_end = end - COUNT.size * (restarts + 1)
+    if entries_end < offset:
+        raise DamageError(f"the block at byte {offset} claims {restarts} full keys, more than fit")
+    return entries_end
 
 
 def _block_entries(data: bytes, position: int, end: int) -> Iterator[tuple[bytes, bytes]]:
@@ -155,22 +160,30 @@ def _block_entries(data: bytes, position: int, end: int) -> Iterator[tuple[bytes
         value_size, position = read_varint(data, position)
         middle = position + unshared
         if shared > len(key) or middle + value_size > end:
-            raise Damage(f"the entry at byte {start} does not fit its block")
+            raise DamageError(f"the entry at byte {start} does not fit its block")
         key = key[:shared] + data[position:middle]
         position = middle + value_size
         yield key, data[middle:position]
 
 
 def _separator(key: bytes, following: bytes | None) -> bytes:
-    """Return a short key from `key` on and, if there is one, before `following` (`FindShortestSeparator`)."""
-    common = 0 if following is None else len(commonprefix([key, following]))
-    for position in range(common, len(key)):
-        limit = 0x100 if following is None else following[position] if position < len(following) else 0
-        if key[position] + 1 < limit:
-            return key[:position] + bytes([key[position] + 1])
-        if following is not None:
-            break
+    """Return a short key that is not before `key`, but before `following` if there is one.
+
+    It is what `FindShortestSeparator` and `FindShortSuccessor` of `table_builder.cc` return.
+    """
+    if following is None:
+        common = len(key) - len(key.lstrip(b"\xff"))
+        return key[:common] + bytes([key[common] + 1]) if common < len(key) else key
+    common = _shared(key, following)
+    if common < len(key) and key[common] + 1 < following[common]:
+        return key[:common] + bytes([key[common] + 1])
     return key
+
+
+def _shared(first: bytes, second: bytes) -> int:
+    """Return how many bytes two keys begin with in common."""
+    pairs = enumerate(zip(first, second, strict=False))
+    return next((position for position, (one, other) in pairs if one != other), min(len(first), len(second)))
 
 
 def _append_block(table: bytearray, block: _BlockBuilder) -> bytes:
@@ -189,7 +202,7 @@ class _BlockBuilder:
     """Collects the entries of one block, keys in order."""
 
     def __init__(self, restart_interval: int = RESTART_INTERVAL) -> None:
-        self.last_key = b""
+        self._last_key = b""
         self._interval = restart_interval
         self._count = 0
         self._content = bytearray()
@@ -202,14 +215,14 @@ class _BlockBuilder:
 
     def add(self, key: bytes, value: bytes) -> None:
         """Add an entry: what the key shares with the one before, the rest of the key, the value."""
-        shared = len(commonprefix([self.last_key, key]))
+        shared = _shared(self._last_key, key)
         if self._count == self._interval:
             self._restarts.append(len(self._content))
             self._count = shared = 0
         self._content += varint(shared) + varint(len(key) - shared) + varint(len(value))
         self._content += key[shared:] + value
         self._count += 1
-        self.last_key = key
+        self._last_key = key
 
     def finish(self) -> bytes:
         """Return the block: its entries, and where the full keys are."""

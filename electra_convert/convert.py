@@ -1,0 +1,430 @@
+"""The pipeline: a checkpoint in, a directory for every head out.
+
+`read -> understand -> plan -> check -> write`. Nothing is written before everything that can be known is known:
+which tensors go where, that none is left over, that their bytes are what was saved, and that the disk has room.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from electra_convert.config_file import ConfigFile, check_scope, read_config_file
+from electra_convert.errors import OptionError, OutputExistsError
+from electra_convert.formats import writer
+from electra_convert.formats.google_tf1 import GoogleCheckpoint, open_checkpoint
+from electra_convert.inventory import Part
+from electra_convert.mapping import load_mappings
+from electra_convert.options import ConvertOptions
+from electra_convert.output import exists_error, require_space, whole_directory, write_document
+from electra_convert.part import SOURCE_FORMAT, Checkpoint, SourcePart, recognise
+from electra_convert.plan import RECORD_FILE, HeadPlan, Planner, Tokenizer, WeightFile
+from electra_convert.source import Location, locate
+
+Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+"""Begins a stretch of work of so many bytes; yields what is to be told of bytes done."""
+
+Status = Literal["written", "already there", "planned"]
+
+
+class HeadReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of one head.
+
+    Args:
+        part: The part.
+        head: The head.
+        directory: Where it is.
+        architecture: Its class, without a framework's prefix.
+        copied: How many tensors came from the checkpoint.
+        tied: How many are another tensor of the model.
+        initialised: How many were drawn or filled in, for the checkpoint lacks them.
+        parameters: How many numbers the model has.
+        nbytes: Bytes of its weights, in all formats.
+        note: What to know about it.
+        status: Whether it was written.
+    """
+
+    part: Part
+    head: str
+    directory: Path
+    architecture: str
+    copied: int
+    tied: int
+    initialised: int
+    parameters: int
+    nbytes: int
+    note: str
+    status: Status
+
+
+class PartReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of one part.
+
+    Args:
+        part: The part.
+        native_head: The head it was trained on, if it has one that can be converted.
+        config: Its config.
+        origins: What each field is known from.
+        assumed: What follows Google's rule, for nothing shows it.
+        source_tensors: How many tensors of the checkpoint met each fate.
+    """
+
+    part: Part
+    native_head: str | None
+    config: dict[str, Any]
+    origins: dict[str, str]
+    assumed: dict[str, Any]
+    source_tensors: dict[str, int]
+
+
+class ConversionReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What a conversion did, or would do.
+
+    Args:
+        source: Name of the checkpoint's files.
+        identity: SHA-256 of its index.
+        topology: What it is, in a sentence.
+        output: The output directory.
+        parts: What is known of each part.
+        heads: What became of each head.
+        notes: What else a user should know.
+        nbytes: Bytes that were, or would be, written.
+        options: The request.
+    """
+
+    source: str
+    identity: str
+    topology: str
+    output: Path
+    parts: list[PartReport]
+    heads: list[HeadReport]
+    notes: list[str]
+    nbytes: int
+    options: ConvertOptions
+
+
+@contextmanager
+def _no_progress(_description: str, _total: int) -> Iterator[Callable[[int], None]]:
+    yield lambda _: None
+
+
+def convert_checkpoint(
+    source: str | os.PathLike[str] = ".",
+    out: str | os.PathLike[str] | None = None,
+    options: ConvertOptions = ConvertOptions(),  # noqa: B008  # it is immutable
+    *,
+    dry_run: bool = False,
+    progress: Progress = _no_progress,
+) -> ConversionReport:
+    """Convert a Google checkpoint.
+
+    ::
+
+        from electra_convert import ConvertOptions, convert_checkpoint
+
+        report = convert_checkpoint("electra_small", "out", ConvertOptions(part="discriminator"))
+
+    Args:
+        source: A checkpoint: its directory, prefix, one of its files, or an archive of it.
+        out: The output directory; by default `<name>-<part>` in the working directory.
+        options: What to convert, and how.
+        dry_run: Only plan.
+        progress: Shows progress.
+
+    Returns:
+        What was done.
+
+    Raises:
+        ElectraConvertError: The subclass says what went wrong. Heads that were finished stay.
+    """
+    with locate(Path(source), step=options.step, progress=progress) as location:
+        conversion = Conversion.prepare(location, None if out is None else Path(out), options)
+        return conversion.report("planned") if dry_run else conversion.run(progress)
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A conversion that was planned and can be run.
+
+    Args:
+        files: The checkpoint's files.
+        checkpoint: What they hold.
+        parts: The parts to convert, understood.
+        heads: The plan of each head.
+        out: The output directory.
+        options: The request.
+        notes: What a user should know.
+    """
+
+    files: GoogleCheckpoint
+    checkpoint: Checkpoint
+    parts: Mapping[Part, SourcePart]
+    heads: Sequence[HeadPlan]
+    out: Path
+    options: ConvertOptions
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def prepare(cls, location: Location, out: Path | None, options: ConvertOptions) -> Conversion:
+        """Plan a conversion; nothing is written, and no tensor is read."""
+        mappings = load_mappings(options.mappings)
+        names = choose_heads(options.heads, mappings.inventory.heads)
+        files = open_checkpoint(location.prefix)
+        checkpoint = recognise(mappings, files.tensors)
+        parts = choose_parts(options.part, checkpoint)
+        config_file = read_config_file(options.config) if options.config else None
+        if config_file:
+            check_scope(config_file, parts, one_transformer=checkpoint.topology.one_transformer)
+        understood = checkpoint.understand(parts, config_file=config_file, labels=options.label_names())
+        tokenizers = {part: _tokenizer(location, options, config_file, understood[part]) for part in parts}
+        identity = {
+            "format": SOURCE_FORMAT,
+            "checkpoint": files.prefix.name,
+            "index_sha256": files.identity,
+            "topology": checkpoint.topology_key,
+        }
+        heads = []
+        for part, source in understood.items():
+            planner = Planner(checkpoint, identity, source, options, tokenizers[part][0])
+            folder = Path(part) if len(parts) > 1 else Path()
+            heads += [planner.plan(name, folder / name) for name in names]
+        out = out or Path(f"{location.name}-{options.part or parts[0]}")
+        notes = [note for _, found in tokenizers.values() for note in found]
+        notes += _notes(checkpoint, understood, options, files)
+        return cls(files, checkpoint, understood, heads, out, options, tuple(dict.fromkeys(notes)))
+
+    def run(self, progress: Progress) -> ConversionReport:
+        """Write every head that is not there yet."""
+        there = self._already_there()
+        missing = [head for head in self.heads if head not in there]
+        require_space(self.out, _bytes_needed(missing))
+        used = sorted({binding.name for part in self.parts.values() for binding in part.bindings})
+        with progress("checking", sum(self.files.tensors[name].nbytes for name in used)) as advance:
+            self.files.check(used, advance)
+        shards = _Shards()
+        for head in there:
+            shards.remember(head, self.out / head.directory)
+        with progress("writing", sum(file.value_bytes for head in missing for file in head.weights)) as advance:
+            for head in missing:
+                self._write(head, shards, advance)
+        return self.report("written", there=there, notes=shards.notes)
+
+    def report(
+        self, status: Status, *, there: Sequence[HeadPlan] = (), notes: Sequence[str] = ()
+    ) -> ConversionReport:
+        """Describe this conversion."""
+        heads = [self._head_report(head, "already there" if head in there else status) for head in self.heads]
+        return ConversionReport(
+            source=self.files.prefix.name,
+            identity=self.files.identity,
+            topology=self.checkpoint.topology.says,
+            output=self.out,
+            parts=[self._part_report(part) for part in self.parts.values()],
+            heads=heads,
+            notes=[*self.notes, *notes],
+            nbytes=_bytes_needed([head for head in self.heads if head not in there]),
+            options=self.options,
+        )
+
+    def _head_report(self, head: HeadPlan, status: Status) -> HeadReport:
+        return HeadReport(
+            part=head.part,
+            head=head.head,
+            directory=self.out / head.directory,
+            architecture=head.architecture,
+            copied=head.count("copied"),
+            tied=head.count("tied"),
+            initialised=head.count("initialised"),
+            parameters=head.parameters,
+            nbytes=sum(file.value_bytes for file in head.weights),
+            note=head.note,
+            status=status,
+        )
+
+    def _part_report(self, source: SourcePart) -> PartReport:
+        fates = [fate for fate, _ in self.checkpoint.ledger(source.part).values()]
+        return PartReport(
+            part=source.part,
+            native_head=source.native_head,
+            config={field: getattr(source.config, field) for field in source.config.__struct_fields__},
+            origins=dict(source.origins),
+            assumed=source.assumed,
+            source_tensors={fate: fates.count(fate) for fate in dict.fromkeys(fates)},
+        )
+
+    def _already_there(self) -> list[HeadPlan]:
+        """Return the heads that an earlier run of this very conversion finished.
+
+        Raises:
+            OutputExistsError: Something else is there, or all of them are.
+        """
+        existing = [head for head in self.heads if os.path.lexists(self.out / head.directory)]
+        if self.options.overwrite or not existing:
+            return []
+        foreign = [head for head in existing if not _is_this(head, self.out / head.directory)]
+        if foreign:
+            raise exists_error([self.out / head.directory for head in foreign])
+        if len(existing) == len(self.heads):
+            raise OutputExistsError(
+                f"everything asked for is in {self.out} already, made from this checkpoint with these options",
+                hint="there is nothing to do; to make it again, give --overwrite",
+            )
+        return existing
+
+    def _write(self, head: HeadPlan, shards: _Shards, advance: Callable[[int], None]) -> None:
+        target = self.out / head.directory
+        with whole_directory(target, overwrite=self.options.overwrite) as staged:
+            for file in head.weights:
+                path = staged / file.path
+                path.parent.mkdir(exist_ok=True)
+                if not shards.link(head.part, file, path, advance):
+                    writer(file.target).write(path, file.contents, advance)
+            for place, content in head.documents.items():
+                write_document(staged / place, content)
+        shards.remember(head, target)
+
+
+class _Shards:
+    """The backbones that are on disk already, for the next head to link to."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self._places: dict[tuple[Part, str], Path] = {}
+
+    def remember(self, head: HeadPlan, directory: Path) -> None:
+        """Note where the backbone of a finished head lies, in each format."""
+        for file in head.weights:
+            if file.backbone:
+                self._places.setdefault((head.part, file.target), directory / file.path)
+
+    def link(self, part: Part, file: WeightFile, path: Path, advance: Callable[[int], None]) -> bool:
+        """Make `path` the backbone that is there already, if one is, at no cost in bytes."""
+        place = self._places.get((part, file.target)) if file.backbone else None
+        if place is None:
+            return False
+        try:
+            path.hardlink_to(place)
+        except OSError as error:
+            self.notes = [f"this disk makes no hard links ({error.strerror}): each head has its own copy of the backbone"]
+            return False
+        advance(file.value_bytes)
+        return True
+
+
+def choose_parts(choice: str | None, checkpoint: Checkpoint) -> tuple[Part, ...]:
+    """Return the parts that are asked for, or the only one there is.
+
+    Raises:
+        OptionError: None is asked for, and there are two.
+        PartNotFoundError: One that is asked for is not there.
+    """
+    there = tuple(checkpoint.topology.parts)
+    if choice is None and len(there) > 1:
+        raise OptionError(
+            f"this checkpoint holds {checkpoint.topology.says}: which part is to be converted?",
+            hint="--part discriminator for most uses; --part generator for filling masks; --part both",
+        )
+    wanted: tuple[Part, ...] = there if choice is None else ("discriminator", "generator") if choice == "both" else (choice,)  # type: ignore[assignment]
+    for part in wanted:
+        checkpoint.require_part(part)
+    return wanted
+
+
+def choose_heads(wanted: Sequence[str], heads: Mapping[str, Any]) -> list[str]:
+    """Return the heads that are asked for, in the order of the inventory.
+
+    Raises:
+        OptionError: Some do not exist.
+    """
+    unknown = [name for name in wanted if name not in heads]
+    if unknown:
+        raise OptionError(
+            f"there is no head {', '.join(map(repr, unknown))}",
+            hint=f"choose from {', '.join(heads)}, or leave --head out for all of them",
+        )
+    return [name for name in heads if not wanted or name in wanted]
+
+
+def _bytes_needed(heads: Sequence[HeadPlan]) -> int:
+    """Add up the files; a backbone that heads share counts once."""
+    files = {
+        (head.part, file.target) if file.backbone else (head.directory, file.path): file.nbytes
+        for head in heads
+        for file in head.weights
+    }
+    documents = sum(len(content) for head in heads for content in head.documents.values())
+    return sum(files.values()) + documents
+
+
+def _is_this(head: HeadPlan, directory: Path) -> bool:
+    """Say whether a directory is what this plan would write, by its record."""
+    records = {place: content for place, content in head.documents.items() if place.name == RECORD_FILE}
+    try:
+        return all((directory / place).read_bytes() == content for place, content in records.items())
+    except OSError:
+        return False
+
+
+def _notes(
+    checkpoint: Checkpoint, parts: Mapping[Part, SourcePart], options: ConvertOptions, files: GoogleCheckpoint
+) -> Iterator[str]:
+    if checkpoint.topology.note:
+        yield checkpoint.topology.note
+    for name, reason in files.unreadable.items():
+        yield f"{name} is left behind: {reason}"
+    used = [files.tensors[binding.name] for part in parts.values() for binding in part.bindings]
+    wider = sorted({tensor.dtype for tensor in used} - {options.dtype})
+    if wider:
+        yield f"values are {' and '.join(wider)} in the checkpoint and are rounded to {options.dtype}"
+    for part in parts.values():
+        if part.config.hidden_act != "gelu":
+            yield (
+                f"the {part.part}'s activation is {part.config.hidden_act}; transformers' masked_lm and causal_lm use "
+                "GELU in the head all the same, and so differ from Google's code"
+            )
+
+
+def _tokenizer(
+    location: Location, options: ConvertOptions, config_file: ConfigFile | None, source: SourcePart
+) -> tuple[Tokenizer, list[str]]:
+    """Build the tokenizer of one part, and what is to be said of it."""
+    from electra_convert import tokenizer
+
+    if not options.tokenizer:
+        return Tokenizer({}, {"written": False}), []
+    path = options.vocab or location.vocabulary
+    if path is None:
+        return Tokenizer({}, {"written": False}), [
+            "there is no vocab.txt beside the checkpoint: no tokenizer is written; give one with --vocab"
+        ]
+    vocabulary = tokenizer.read_vocabulary(path)
+    origin, lowercase = "assumed", True
+    if options.lowercase is not None:
+        origin, lowercase = "the options", options.lowercase
+    elif config_file and config_file.lowercase is not None:
+        origin, lowercase = f"{config_file.name}: do_lower_case", config_file.lowercase
+    config = source.config
+    notes = [*vocabulary.notes]
+    notes += [note for note in (tokenizer.check_fits(vocabulary, config.vocab_size),) if note]
+    notes += [note for note in (tokenizer.check_casing(vocabulary, lowercase=lowercase),) if note]
+    files = tokenizer.tokenizer_files(
+        vocabulary,
+        lowercase=lowercase,
+        strip_accents=options.strip_accents,
+        max_length=config.max_position_embeddings,
+    )
+    record = {
+        "written": True,
+        "lowercase": {"value": lowercase, "from": origin},
+        "strip_accents": options.strip_accents,
+        "notes": notes,
+    }
+    if origin == "assumed":
+        record["assumed"] = {"lowercase": lowercase}
+    return Tokenizer(files, record, vocabulary.ids()["[PAD]"]), notes

@@ -1,0 +1,96 @@
+"""What a conversion is asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, get_args
+
+import msgspec
+
+from electra_convert.config import label_names
+from electra_convert.errors import OptionError
+from electra_convert.formats import TARGETS, TargetFormat, writer
+from electra_convert.inventory import Part
+from electra_convert.mapping import Layout
+
+Dtype = Literal["float32", "float16", "bfloat16"]
+DTYPES: tuple[Dtype, ...] = get_args(Dtype)
+PartChoice = Literal["discriminator", "generator", "both"]
+PART_CHOICES: tuple[PartChoice, ...] = get_args(PartChoice)
+
+
+class ConvertOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What to convert, and how.
+
+    Args:
+        part: The part, or both; may be left out where the checkpoint has only one.
+        heads: Names of heads; none means all.
+        targets: The formats to write.
+        step: The step to convert; by default the one the `checkpoint` file names.
+        config: Google's hparams, or a `bert_config.json` or `config.json`.
+        vocab: The `vocab.txt`; by default the one beside the checkpoint.
+        tokenizer: Whether to write tokenizer files.
+        lowercase: Whether the model saw lower-cased text; by default what the hparams say, else yes.
+        strip_accents: Whether it saw text without accents; by default whether it was lower-cased.
+        seed: Seed of the heads that the checkpoint lacks.
+        labels: Names of the labels of the heads that have some.
+        num_labels: Their number, where they have no names.
+        layout: `single`: each head is one file. `shared`: all heads share one file of backbone, by hard links.
+        split_formats: Write a directory for each format.
+        dtype: The dtype to write.
+        mappings: A folder of mappings to use instead of the package's own.
+        overwrite: Replace what is there.
+
+    Raises:
+        OptionError: These contradict one another; all contradictions are listed.
+    """
+
+    part: PartChoice | None = None
+    heads: tuple[str, ...] = ()
+    targets: tuple[TargetFormat, ...] = TARGETS
+    step: int | None = None
+    config: Path | None = None
+    vocab: Path | None = None
+    tokenizer: bool = True
+    lowercase: bool | None = None
+    strip_accents: bool | None = None
+    seed: int = 0
+    labels: tuple[str, ...] = ()
+    num_labels: int | None = None
+    layout: Layout = "single"
+    split_formats: bool = False
+    dtype: Dtype = "float32"
+    mappings: Path | None = None
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        problems = [
+            f"{target} cannot hold {self.dtype}: {', '.join(writer(target).DTYPES)} can"
+            for target in self.targets
+            if self.dtype not in writer(target).DTYPES
+        ]
+        if not self.targets:
+            problems.append("no format is to be written")
+        if len(set(self.labels)) < len(self.labels) or not all(self.labels):
+            problems.append(f"labels must differ and have a name each: {', '.join(self.labels)!r}")
+        if self.num_labels is not None and self.num_labels < 1:
+            problems.append(f"num_labels is {self.num_labels}; it must be at least 1")
+        if self.labels and self.num_labels not in (None, len(self.labels)):
+            problems.append(f"num_labels is {self.num_labels}, but {len(self.labels)} labels are named")
+        if not self.tokenizer and (self.vocab or self.lowercase is not None or self.strip_accents is not None):
+            problems.append("no tokenizer is to be written, but a vocabulary, casing or accents are given for it")
+        if not 0 <= self.seed < 2**64:
+            problems.append(f"seed is {self.seed}; it must be a whole number from 0 to 2**64 - 1")
+        if problems:
+            raise OptionError("these options do not go together", problems=problems, hint=self._hint(problems))
+
+    def label_names(self) -> tuple[str, ...] | None:
+        """Return the labels' names, where the options say anything about them."""
+        if self.labels:
+            return self.labels
+        return None if self.num_labels is None else label_names(self.num_labels)
+
+    def _hint(self, problems: list[str]) -> str:
+        if self.dtype == "bfloat16" and "tensorflow" in self.targets and len(problems) == 1:
+            return "leave TensorFlow out (--to pytorch,flax), or choose --dtype float32 or float16"
+        return "change one of each pair"

@@ -1,0 +1,263 @@
+"""What a conversion will write: every directory, every file, every tensor, before anything is written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from electra_convert._version import __version__
+from electra_convert.config import head_config
+from electra_convert.formats import Contents, TargetFormat, writer
+from electra_convert.initialize import initial_tensor
+from electra_convert.inventory import Part, TensorSpec
+from electra_convert.mapping import Layout, Mappings
+from electra_convert.options import ConvertOptions
+from electra_convert.part import Checkpoint, Fate, SourcePart
+from electra_convert.tensor import ITEM_SIZES, Tensor
+
+TensorFate = Literal["copied", "tied", "initialised"]
+
+RECORD_FILE = "conversion.json"
+BYTES_PER_TENSOR = 1024
+"""What a format needs for a tensor beside its values, at most; a little more is asked for than will be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class WeightFile:
+    """A file of weights.
+
+    Args:
+        path: Its place in the head's directory.
+        target: Its format.
+        contents: What it holds.
+        backbone: It is the backbone that all heads of a part share.
+    """
+
+    path: PurePosixPath
+    target: TargetFormat
+    contents: Contents
+    backbone: bool = False
+
+    @property
+    def value_bytes(self) -> int:
+        """Bytes its values take."""
+        return sum(tensor.size for tensor in self.contents.tensors) * ITEM_SIZES[self.contents.dtype]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes it takes on disk, at most."""
+        return self.value_bytes + BYTES_PER_TENSOR * (len(self.contents.tensors) + 8)
+
+
+@dataclass(frozen=True, slots=True)
+class HeadPlan:
+    """The directory of one head.
+
+    Args:
+        part: The part.
+        head: The head.
+        directory: Its place, from the output directory.
+        architecture: Its class, without a framework's prefix.
+        fates: What each of its tensors is, by canonical name, with the explanation.
+        parameters: How many numbers the model has.
+        weights: Its files of weights.
+        documents: Its other files, by their place.
+        note: What a user should know about this head.
+    """
+
+    part: Part
+    head: str
+    directory: Path
+    architecture: str
+    fates: Mapping[str, tuple[TensorFate, str]]
+    parameters: int
+    weights: tuple[WeightFile, ...]
+    documents: Mapping[PurePosixPath, bytes]
+    note: str
+
+    def count(self, fate: TensorFate) -> int:
+        """Count the tensors with this fate."""
+        return sum(found == fate for found, _ in self.fates.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Tokenizer:
+    """What the tokenizer adds to every directory: its files, and what the record says of it."""
+
+    files: Mapping[str, bytes]
+    record: Mapping[str, Any]
+    pad_token_id: int = 0
+
+
+@dataclass(frozen=True)
+class Planner:
+    """Plans the heads of one part.
+
+    Args:
+        checkpoint: The checkpoint.
+        identity: What identifies it: prefix and hash.
+        source: The part, understood.
+        options: The request.
+        tokenizer: The tokenizer's files.
+    """
+
+    checkpoint: Checkpoint
+    identity: Mapping[str, str]
+    source: SourcePart
+    options: ConvertOptions
+    tokenizer: Tokenizer
+
+    @property
+    def mappings(self) -> Mappings:
+        """The mappings."""
+        return self.checkpoint.mappings
+
+    def plan(self, head: str, directory: Path) -> HeadPlan:
+        """Plan one head."""
+        inventory = self.mappings.inventory
+        backbone = inventory.backbone_tensors(self.source.config)
+        own = inventory.head_tensors(head, self.source.config)
+        canonical, fates = self._canonical([*backbone, *own])
+        for tied, to in inventory.tied_tensors(head).items():
+            fates[tied] = ("tied", to)
+        folders = [(PurePosixPath(target), [target]) for target in self.options.targets]
+        if not self.options.split_formats:
+            folders = [(PurePosixPath(), list(self.options.targets))]
+        weights: list[WeightFile] = []
+        documents: dict[PurePosixPath, bytes] = {}
+        for folder, targets in folders:
+            for target in targets:
+                files = self._weights(folder, target, head, (backbone, own), canonical)
+                weights += files
+                if self.options.layout == "shared":
+                    documents[folder / writer(target).INDEX] = _index(files)
+            documents |= {folder / name: content for name, content in self._documents(head, fates, targets).items()}
+        architecture = inventory.heads[head].architecture
+        parameters = sum(tensor.size for tensor in canonical.values())
+        note = self._note(head)
+        return HeadPlan(
+            self.source.part, head, directory, architecture, fates, parameters, tuple(weights), documents, note
+        )
+
+    def _canonical(
+        self, specs: Sequence[TensorSpec]
+    ) -> tuple[dict[str, Tensor], dict[str, tuple[TensorFate, str]]]:
+        """Return every tensor of a head by its canonical name: from the checkpoint, or drawn."""
+        found: dict[str, tuple[Tensor, str]] = {}
+        for binding in self.source.bindings:
+            for tensor in binding.unpack(self.checkpoint.tensors[binding.name]):
+                found[tensor.name] = (tensor, binding.name)
+        tensors: dict[str, Tensor] = {}
+        fates: dict[str, tuple[TensorFate, str]] = {}
+        for spec in specs:
+            if spec.name in found:
+                tensors[spec.name], origin = found[spec.name]
+                fates[spec.name] = ("copied", origin)
+            else:
+                how = self.mappings.inventory.initializers[spec.leaf]
+                deviation = self.source.config.initializer_range
+                tensors[spec.name] = initial_tensor(spec, how, seed=self.options.seed, deviation=deviation)
+                fates[spec.name] = ("initialised", how)
+        return tensors, fates
+
+    def _weights(
+        self,
+        folder: PurePosixPath,
+        target: TargetFormat,
+        head: str,
+        specs: tuple[list[TensorSpec], list[TensorSpec]],
+        canonical: Mapping[str, Tensor],
+    ) -> list[WeightFile]:
+        """Return the files of one head in one format: one, or a shard of backbone and a shard of head."""
+        mapping, module = self.mappings.formats[target], writer(target)
+        values = mapping.resolve({"part": self.source.part, "head": head, "layout": self.options.layout})
+        backbone, own = ([bound.pack(canonical) for bound in mapping.bind(group, values)] for group in specs)
+        repeated = {
+            layer: [mapping.name(spec, values) for row in rows for spec in specs[0] if spec.row == row]
+            for layer, rows in mapping.repeated.items()
+        }
+        model = self.mappings.inventory.heads[self.mappings.inventory.origin(head)].architecture
+
+        def file(name: str, tensors: list[Tensor], *, sharded: bool, is_backbone: bool = False) -> WeightFile:
+            contents = Contents(tensors, self.options.dtype, model, repeated, sharded)
+            return WeightFile(folder / name, target, contents, is_backbone)
+
+        if self.options.layout == "single":
+            return [file(module.SINGLE, [*backbone, *own], sharded=False)]
+        shards = [shard for shard in (backbone, own) if shard]
+        return [
+            file(module.SHARD.format(number=number, count=len(shards)), shard, sharded=True, is_backbone=shard is backbone)
+            for number, shard in enumerate(shards, start=1)
+        ]
+
+    def _documents(
+        self, head: str, fates: Mapping[str, tuple[TensorFate, str]], targets: Sequence[TargetFormat]
+    ) -> dict[str, bytes]:
+        architecture = self.mappings.inventory.heads[head].architecture
+        config = head_config(
+            self.source.config, head=head, architecture=architecture, pad_token_id=self.tokenizer.pad_token_id
+        )
+        record = {
+            "electra_convert": __version__,
+            "source": self.identity,
+            "part": self.source.part,
+            "head": head,
+            "architecture": architecture,
+            "options": {
+                "formats": targets,
+                "layout": self.options.layout,
+                "dtype": self.options.dtype,
+                "seed": self.options.seed,
+            },
+            "config": {
+                field: {"value": getattr(self.source.config, field), "from": origin}
+                for field, origin in sorted(self.source.origins.items())
+            },
+            "labels": self.source.config.labels,
+            "tokenizer": self.tokenizer.record,
+            "assumed": self.source.assumed | self.tokenizer.record.get("assumed", {}),
+            "mappings": self.mappings.hashes,
+            "note": self._note(head),
+            "tensors": {name: {"fate": fate, "from": why} for name, (fate, why) in fates.items()},
+            "source_tensors": {
+                name: {"fate": fate, "why": why} for name, (fate, why) in self.head_ledger(fates).items()
+            },
+        }
+        return {"config.json": to_json(config), RECORD_FILE: to_json(record), **self.tokenizer.files}
+
+    def head_ledger(
+        self, fates: Mapping[str, tuple[TensorFate, str]]
+    ) -> dict[str, tuple[Fate | Literal["other head"], str]]:
+        """Return the ledger of the part as one head sees it: the native head's tensors may be another's."""
+        used = {origin for fate, origin in fates.values() if fate == "copied"}
+        return {
+            name: ("other head", self.source.native_head or "") if fate == "used" and name not in used else (fate, why)
+            for name, (fate, why) in self.checkpoint.ledger(self.source.part).items()
+        }
+
+    def _note(self, head: str) -> str:
+        inventory, native = self.mappings.inventory, self.source.native_head
+        if native is None or inventory.origin(head) != native:
+            return "" if head == "base" else "its own parameters are untrained: fine-tune it"
+        return "native" if head == native else "copied, not trained causally"
+
+
+def _index(files: Sequence[WeightFile]) -> bytes:
+    return to_json(
+        {
+            "metadata": {"total_size": sum(file.value_bytes for file in files)},
+            "weight_map": {
+                tensor.name: file.path.name
+                for file in files
+                for tensor in sorted(file.contents.tensors, key=lambda tensor: tensor.name)
+            },
+        }
+    )
+
+
+def to_json(value: Any) -> bytes:
+    """Return indented JSON, the same bytes for the same value."""
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
