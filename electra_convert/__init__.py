@@ -1,0 +1,81 @@
+"""Turn Google's original ELECTRA checkpoints into PyTorch, TensorFlow and Flax models, every head of them.
+
+::
+
+    from electra_convert import ConvertOptions, convert_checkpoint
+
+    report = convert_checkpoint("electra_small", "out", ConvertOptions(part="discriminator"))
+
+Importing this package imports no framework, and almost nothing else: names are looked up when they are used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from electra_convert._version import __version__
+
+if TYPE_CHECKING:
+    from electra_convert.config import ElectraConfig as ElectraConfig
+    from electra_convert.convert import ConversionReport as ConversionReport
+    from electra_convert.convert import convert_checkpoint as convert_checkpoint
+    from electra_convert.errors import CheckpointNotFoundError as CheckpointNotFoundError
+    from electra_convert.errors import ConfigError as ConfigError
+    from electra_convert.errors import CorruptCheckpointError as CorruptCheckpointError
+    from electra_convert.errors import DiskSpaceError as DiskSpaceError
+    from electra_convert.errors import ElectraConvertError as ElectraConvertError
+    from electra_convert.errors import MappingError as MappingError
+    from electra_convert.errors import OptionError as OptionError
+    from electra_convert.errors import OutputError as OutputError
+    from electra_convert.errors import OutputExistsError as OutputExistsError
+    from electra_convert.errors import PartNotFoundError as PartNotFoundError
+    from electra_convert.errors import SourceError as SourceError
+    from electra_convert.errors import TensorMismatchError as TensorMismatchError
+    from electra_convert.errors import UnsupportedCheckpointError as UnsupportedCheckpointError
+    from electra_convert.errors import VocabularyError as VocabularyError
+    from electra_convert.inspection import Inspection as Inspection
+    from electra_convert.inspection import inspect_checkpoint as inspect_checkpoint
+    from electra_convert.mapping import Mappings as Mappings
+    from electra_convert.mapping import load_mappings as load_mappings
+    from electra_convert.options import ConvertOptions as ConvertOptions
+    from electra_convert.tokenizer import ElectraTokenizer as ElectraTokenizer
+    from electra_convert.tokenizer import ElectraTokenizerFast as ElectraTokenizerFast
+
+_MODULES = {
+    "config": ("ElectraConfig",),
+    "convert": ("ConversionReport", "convert_checkpoint"),
+    "errors": (
+        "CheckpointNotFoundError",
+        "ConfigError",
+        "CorruptCheckpointError",
+        "DiskSpaceError",
+        "ElectraConvertError",
+        "MappingError",
+        "OptionError",
+        "OutputError",
+        "OutputExistsError",
+        "PartNotFoundError",
+        "SourceError",
+        "TensorMismatchError",
+        "UnsupportedCheckpointError",
+        "VocabularyError",
+    ),
+    "inspection": ("Inspection", "inspect_checkpoint"),
+    "mapping": ("Mappings", "load_mappings"),
+    "options": ("ConvertOptions",),
+    "tokenizer": ("ElectraTokenizer", "ElectraTokenizerFast"),
+}
+_HOMES = {name: module for module, names in _MODULES.items() for name in names}
+
+__all__ = ["__version__", *sorted(_HOMES)]  # noqa: PLE0604  # each is a string
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -1,0 +1,146 @@
+"""What a checkpoint is, without reading a tensor."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from electra_convert.config_file import read_config_file
+from electra_convert.errors import ConfigError, TensorMismatchError
+from electra_convert.formats.google_tf1 import open_checkpoint
+from electra_convert.inventory import Part
+from electra_convert.mapping import load_mappings
+from electra_convert.part import Checkpoint, recognise
+from electra_convert.source import locate
+
+
+class TensorReport(msgspec.Struct, frozen=True, kw_only=True):
+    """One tensor of a checkpoint.
+
+    Args:
+        name: Google's name.
+        shape: Lengths of its axes.
+        dtype: Its element type.
+        canonical: Its canonical name in each part that has it.
+        explanation: Why it is in no part: the rule that says so. Empty if it is in one, or if nothing is known of it.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    canonical: dict[Part, str]
+    explanation: str
+
+
+class InspectedPart(msgspec.Struct, frozen=True, kw_only=True):
+    """One part of a checkpoint.
+
+    Args:
+        part: The part.
+        native_head: The head it was trained on, if it has one that can be converted.
+        config: Its config; none if it cannot be told.
+        origins: What each field of it is known from.
+        parameters: How many numbers it has.
+        fault: Why it cannot be converted; empty if it can.
+    """
+
+    part: Part
+    native_head: str | None
+    config: dict[str, Any] | None
+    origins: dict[str, str]
+    parameters: int
+    fault: str
+
+
+class Inspection(msgspec.Struct, frozen=True, kw_only=True):
+    """What a checkpoint is.
+
+    Args:
+        source: Name of its files.
+        identity: SHA-256 of its index.
+        topology: What it is, in a sentence.
+        note: What to know about such checkpoints.
+        parts: Its parts.
+        tensors: Its tensors, sorted by name.
+        unreadable: Tensors of dtypes that no model has, with the reason.
+        nbytes: Bytes of all tensors.
+    """
+
+    source: str
+    identity: str
+    topology: str
+    note: str
+    parts: list[InspectedPart]
+    tensors: list[TensorReport]
+    unreadable: dict[str, str]
+    nbytes: int
+
+
+def inspect_checkpoint(
+    source: str | os.PathLike[str] = ".",
+    *,
+    step: int | None = None,
+    config: str | os.PathLike[str] | None = None,
+    mappings: str | os.PathLike[str] | None = None,
+) -> Inspection:
+    """Say what a checkpoint is; only its index is read.
+
+    Args:
+        source: A checkpoint: its directory, prefix, one of its files, or an archive of it.
+        step: The step to inspect; by default the one the `checkpoint` file names.
+        config: Google's hparams, or a `bert_config.json` or `config.json`.
+        mappings: A folder of mappings to use instead of the package's own.
+
+    Raises:
+        ElectraConvertError: The subclass says what went wrong.
+    """
+    with locate(Path(source), step=step) as location:
+        files = open_checkpoint(location.prefix)
+        checkpoint = recognise(load_mappings(None if mappings is None else Path(mappings)), files.tensors)
+        file = Path(config) if config is not None else None
+        return Inspection(
+            source=files.prefix.name,
+            identity=files.identity,
+            topology=checkpoint.topology.says,
+            note=checkpoint.topology.note,
+            parts=[_part(checkpoint, part, file) for part in checkpoint.topology.parts],
+            tensors=[_tensor(checkpoint, name) for name in files.tensors],
+            unreadable=dict(files.unreadable),
+            nbytes=sum(tensor.nbytes for tensor in files.tensors.values()),
+        )
+
+
+def _part(checkpoint: Checkpoint, part: Part, config: Path | None) -> InspectedPart:
+    native_head = checkpoint.topology.parts[part]
+    parameters = sum(checkpoint.tensors[name].size for name in checkpoint.names[part].present)
+    try:
+        source = checkpoint.understand([part], config_file=read_config_file(config) if config else None)[part]
+    except (ConfigError, TensorMismatchError) as error:
+        return InspectedPart(
+            part=part, native_head=native_head, config=None, origins={}, parameters=parameters, fault=str(error)
+        )
+    fields = {field: getattr(source.config, field) for field in source.origins}
+    return InspectedPart(
+        part=part,
+        native_head=native_head,
+        config=fields,
+        origins=dict(source.origins),
+        parameters=parameters,
+        fault="",
+    )
+
+
+def _tensor(checkpoint: Checkpoint, name: str) -> TensorReport:
+    tensor = checkpoint.tensors[name]
+    owners = {part: names.present[name] for part, names in checkpoint.names.items() if name in names.present}
+    explained = None if owners else checkpoint.mapping.explain(name)
+    return TensorReport(
+        name=name,
+        shape=tensor.shape,
+        dtype=tensor.dtype,
+        canonical=owners,
+        explanation=": ".join(explained) if explained else "",
+    )
