@@ -1,0 +1,166 @@
+"""Reports for people: tables on stdout, progress on stderr."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from electra_convert.output import in_bytes
+
+if TYPE_CHECKING:
+    from electra_convert.convert import ConversionReport, HeadReport, PartReport, Progress
+    from electra_convert.inspection import InspectedPart, Inspection
+
+CLASS_PREFIXES = {"pytorch": "", "tensorflow": "TF", "flax": "Flax"}
+CONFIG_SHOWN = (
+    "num_hidden_layers",
+    "hidden_size",
+    "embedding_size",
+    "num_attention_heads",
+    "intermediate_size",
+    "vocab_size",
+    "max_position_embeddings",
+    "hidden_act",
+)
+
+
+def print_json(report: Any) -> None:
+    """Print a report as JSON."""
+    encoded = msgspec.json.encode(report, enc_hook=str, order="deterministic")
+    Console(soft_wrap=True, highlight=False, markup=False).print(msgspec.json.format(encoded).decode())
+
+
+@contextmanager
+def show_progress() -> Iterator[Progress]:
+    """Yield what shows progress: bars on a terminal, nothing elsewhere."""
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import Progress as Bars
+
+    columns = (
+        TextColumn("{task.description:<9}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    console = Console(stderr=True)
+    with Bars(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+
+        @contextmanager
+        def stretch(description: str, total: int) -> Iterator[Callable[[int], None]]:
+            task = bars.add_task(description, total=total)
+            yield lambda count: bars.advance(task, count)
+            bars.remove_task(task)
+
+        yield stretch
+
+
+def show_conversion(report: ConversionReport, *, dry_run: bool) -> None:
+    """Print what a conversion did, or would do."""
+    console = _console()
+    console.print(Text.assemble((report.source, "bold"), f": {report.topology}"))
+    for part in report.parts:
+        _show_config(console, part.part, part.config, part.origins)
+    console.print()
+    console.print(_head_table(report.heads))
+    _show_ledger(console, report.parts)
+    _show_notes(console, report.notes)
+    where = f"{in_bytes(report.nbytes)} in {len(report.heads)} directories under {report.output}"
+    console.print()
+    console.print(f"[bold]Would write[/bold] {where}" if dry_run else f"[bold green]Wrote[/bold green] {where}")
+    if not dry_run:
+        _show_calls(console, report)
+
+
+def show_inspection(inspection: Inspection) -> None:
+    """Print what a checkpoint holds."""
+    console = _console()
+    console.print(Text.assemble((inspection.source, "bold"), f": {inspection.topology}"))
+    console.print(f"{len(inspection.tensors)} tensors, {in_bytes(inspection.nbytes)}; index sha256 {inspection.identity[:16]}")
+    _show_notes(console, [inspection.note] if inspection.note else [])
+    for part in inspection.parts:
+        _show_part(console, part)
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in ("tensor", "shape", "dtype", "canonical name"):
+        table.add_column(heading, overflow="fold")
+    for tensor in inspection.tensors:
+        owners = ", ".join(f"{name} ({part})" for part, name in tensor.canonical.items())
+        explained = owners or f"[dim]{tensor.explanation}[/dim]" if owners or tensor.explanation else "[red]in no mapping[/red]"
+        table.add_row(tensor.name, str(list(tensor.shape)), tensor.dtype, explained)
+    for name, reason in inspection.unreadable.items():
+        table.add_row(name, "", "", f"[dim]unreadable: {reason}[/dim]")
+    console.print()
+    console.print(table)
+
+
+def _console() -> Console:
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=160)
+
+
+def _show_part(console: Console, part: InspectedPart) -> None:
+    if part.config is None:
+        console.print(f"\n[bold]{part.part}[/bold] [red]cannot be converted[/red]: {part.fault}")
+        return
+    head = f"native head {part.native_head}" if part.native_head else "no head that can be converted"
+    console.print(f"\n[bold]{part.part}[/bold]: {part.parameters:,} parameters, {head}")
+    _show_config(console, part.part, part.config, part.origins)
+
+
+def _show_config(console: Console, part: str, config: dict[str, Any], origins: dict[str, str]) -> None:
+    assumed = [f"{field} = {config[field]}" for field, origin in origins.items() if origin == "assumed"]
+    shown = ", ".join(f"{field} {config[field]}" for field in CONFIG_SHOWN)
+    console.print(Text.assemble((f"{part}: ", "bold"), shown))
+    if assumed:
+        console.print(
+            Text.assemble(("  assumed, for no tensor shows it: ", "yellow"), ", ".join(assumed), "; --config FILE settles it")
+        )
+
+
+def _head_table(heads: Sequence[HeadReport]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("head")
+    for heading in ("copied", "tied", "initialised", "parameters"):
+        table.add_column(heading, justify="right")
+    table.add_column("")
+    both = len({head.part for head in heads}) > 1
+    for head in heads:
+        name = f"{head.part}/{head.head}" if both else head.head
+        note = ", ".join(filter(None, (head.note, "already there" if head.status == "already there" else "")))
+        numbers = (head.copied, head.tied, head.initialised)
+        style = "bold" if head.note == "native" else ""
+        table.add_row(name, *(str(number or "") for number in numbers), f"{head.parameters:,}", note, style=style)
+    return table
+
+
+def _show_ledger(console: Console, parts: Sequence[PartReport]) -> None:
+    console.print()
+    for part in parts:
+        fates = ", ".join(f"{count} {fate}" for fate, count in part.source_tensors.items())
+        total = sum(part.source_tensors.values())
+        console.print(f"all {total} tensors of the checkpoint, as the {part.part} sees them: {fates}")
+
+
+def _show_notes(console: Console, notes: Sequence[str]) -> None:
+    for note in notes:
+        console.print(Text.assemble(("note: ", "yellow"), note))
+
+
+def _show_calls(console: Console, report: ConversionReport) -> None:
+    """Print the call that loads the native head in each framework."""
+    head = next((head for head in report.heads if head.note == "native"), report.heads[0])
+    console.print("\nLoad it:")
+    for target in report.options.targets:
+        place = head.directory / target if report.options.split_formats else head.directory
+        combined = target == "tensorflow" and not report.options.split_formats and "pytorch" in report.options.targets
+        extra = ", use_safetensors=False" if combined else ""
+        name = f"{CLASS_PREFIXES[target]}{head.architecture}"
+        if name == "TFElectraForCausalLM":
+            name = "TFElectraForMaskedLM"
+        console.print(f'  {name}.from_pretrained("{place}"{extra})', markup=False, soft_wrap=True)
