@@ -1,37 +1,67 @@
-"""Google's checkpoints: the TensorFlow tensor bundle, read and written without TensorFlow.
+"""Google's checkpoints: TensorFlow's tensor bundle, read and written without TensorFlow.
 
-A bundle is `<prefix>.index`, a LevelDB table of one protocol buffer for each tensor, and `<prefix>.data-<n>-of-<m>`,
-the values (TensorFlow: `core/util/tensor_bundle/tensor_bundle.h`, `core/protobuf/tensor_bundle.proto`,
-`core/lib/io/table_format.txt`). The index is read whole and checked; values are memory mapped and read when asked for.
+A checkpoint is files with a common prefix. `<prefix>.index` is a sorted string table from the names of
+tensors to entries, which are protocol buffers: dtype, shape, data file, offset, size, checksum. The data
+files, `<prefix>.data-00000-of-00001` and so on, hold the bytes of the tensors, little-endian and in C
+order. A partitioned tensor has one entry that lists its slices, and one for each slice, under a key made of
+the name and the slice. The layout is that of TensorFlow's
+`tensorflow/core/util/tensor_bundle/tensor_bundle.cc` and `tensorflow/core/protobuf/tensor_bundle.proto`.
+
+Opening reads the index alone, and checks all it says against the sizes of the data files. Values are views of
+the data files, mapped into memory when the first is loaded.
 """
 
 from __future__ import annotations
 
 import hashlib
-import struct
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+import math
+import mmap
+import os
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from itertools import product
+from types import MappingProxyType
+from typing import TYPE_CHECKING, BinaryIO
 
-from electra_convert.errors import CorruptCheckpointError, UnsupportedCheckpointError
+from electra_convert.errors import (
+    CheckpointNotFoundError,
+    CorruptCheckpointError,
+    SourceError,
+    UnsupportedCheckpointError,
+)
+from electra_convert.formats.ordered_code import ordered_integer, ordered_number, ordered_string
+from electra_convert.formats.sstable import CompressedBlockError, masked, read_table, write_table
+from electra_convert.formats.wire import DamageError, Message, bytes_field, fixed32_field, number_field
 from electra_convert.tensor import ITEM_SIZES, Tensor, numpy_dtype
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from pathlib import Path
+
     from electra_convert.tensor import Array
 
-MAGIC = 0xDB4775248B80FB57
-FOOTER_SIZE = 48
-TRAILER_SIZE = 5
-"""After each block: a byte that names its compression, and its masked CRC-32C."""
-BLOCK_SIZE = 4096
-"""Bytes after which the writer starts a new block."""
-OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
-THREADS = 2
+    Box = tuple[tuple[int, int], ...]
+    """The start and length of a slice on each axis."""
 
-# DataType of types.proto.
+HEADER_KEY = b""
+SLICE_KEY_START = b"\0"
+"""First byte of the key of a slice (`EncodeTensorNameSlice`), and of no name."""
+OBJECT_GRAPH_KEY = b"_CHECKPOINTABLE_OBJECT_GRAPH"
+FORMAT_VERSION = 1
+"""`kTensorBundleVersion`, the same since 2016."""
+FULL_LENGTH = -1
+"""Length of a slice that takes all of an axis (`TensorSlice::kFullExtent`)."""
+
+MAX_INDEX_SIZE = 1 << 28
+"""Bytes; the index of a large ELECTRA with its optimiser takes about a hundred thousand."""
+MAX_RANK = 32
+"""Axes an array of NumPy 1 can have."""
+MAX_PARTITIONED_RANK = 8
+MAX_ELEMENTS = 1 << 59
+CHUNK_SIZE = 1 << 24
+"""Bytes that are checked between two signs of progress."""
+
 DTYPES = {
     1: "float32",
     2: "float64",
@@ -44,424 +74,531 @@ DTYPES = {
     14: "bfloat16",
     19: "float16",
 }
-DTYPE_CODES = {name: code for code, name in DTYPES.items()}
-OTHER_DTYPES = {7: "string", 8: "complex64", 17: "uint16", 18: "complex128", 20: "resource", 21: "variant"}
+"""Element types by their number (`tensorflow/core/framework/types.proto`)."""
+DTYPE_NUMBERS = {dtype: number for number, dtype in DTYPES.items()}
+OTHER_DTYPES = {
+    7: "string",
+    8: "complex64",
+    11: "qint8",
+    12: "quint8",
+    13: "qint32",
+    15: "qint16",
+    16: "quint16",
+    17: "uint16",
+    18: "complex128",
+    20: "resource",
+    21: "variant",
+    22: "uint32",
+    23: "uint64",
+}
+"""Element types that no weight has."""
+
+DAMAGED_HINT = "copy or download the checkpoint again, and compare the sizes of its files with the originals"
+RESAVE_HINT = (
+    "restore the weights into the graph of google-research/electra, and save them by name with "
+    "tf.compat.v1.train.Saver, on a little-endian machine"
+)
 
 
-@dataclass(frozen=True, slots=True)
-class Extent:
-    """Where the bytes of a tensor, or of a slice of one, lie."""
-
-    shard: int
-    offset: int
-    size: int
-    crc: int
-
-
-@dataclass(frozen=True, slots=True)
-class Slice:
-    """A part of a partitioned variable: where it begins on each axis, and its extent."""
-
-    start: tuple[int, ...]
-    shape: tuple[int, ...]
-    extent: Extent
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class GoogleCheckpoint:
-    """An open checkpoint.
+    """An open checkpoint: what it holds now, its values when they are loaded.
 
     Args:
-        prefix: Path of its files, without `.index`.
-        identity: SHA-256 of its index, which holds the CRC of every tensor.
-        tensors: Every tensor, sorted by name.
-        unreadable: Tensors of dtypes that no model has, with the reason.
-        shards: The data files.
-        slices: The pieces of each tensor; one, unless the variable was partitioned.
+        prefix: What the names of its files begin with: `electra_small/model.ckpt-30`.
+        identity: SHA-256 of the index, which holds the checksum of every tensor.
+        files: The index, then the data files.
+        tensors: The tensors by name, sorted. What `load()` returns is read-only, and as a rule not a copy.
+        unreadable: Tensors that cannot be read although nothing is damaged, by name: the reason, which is the
+            element type as a rule.
     """
 
     prefix: Path
     identity: str
-    tensors: Mapping[str, Tensor]
-    unreadable: Mapping[str, str]
-    shards: tuple[Shard, ...]
-    slices: Mapping[str, tuple[Slice, ...]]
+    files: tuple[Path, ...]
+    tensors: Mapping[str, Tensor] = field(repr=False)
+    unreadable: Mapping[str, str] = field(repr=False)
+    _pieces: Mapping[str, Sequence[_Piece]] = field(repr=False)
 
-    def check(self, names: Iterable[str], advance: Callable[[int], None] = lambda _: None) -> None:
-        """Compare the bytes of tensors with their CRCs.
+    def check(self, names: Iterable[str], advance: Callable[[int], None] | None = None) -> None:
+        """Compare the bytes of tensors with their checksums.
 
         Args:
-            names: The tensors.
-            advance: Is told of the bytes checked.
+            names: The tensors, each a key of `tensors`.
+            advance: Is told of the bytes that were read.
 
         Raises:
-            CorruptCheckpointError: Some differ; all of them are listed.
+            CorruptCheckpointError: Some differ; it lists all that do.
         """
-        pieces = [(name, piece) for name in names for piece in self.slices[name]]
+        pieces = [(name, piece) for name in names for piece in self._pieces[name]]
+        problems = [f"{name}: {piece}" for name, piece in pieces if not piece.is_intact(advance)]
+        _require_none(problems, f"tensors of the checkpoint {self.prefix} differ from their checksums")
 
-        def fault(item: tuple[str, Slice]) -> str | None:
-            name, piece = item
-            shard = self.shards[piece.extent.shard]
-            good = masked_crc(shard.bytes[piece.extent.offset :][: piece.extent.size]) == piece.extent.crc
-            advance(piece.extent.size)
-            return None if good else f"{name}: {shard.path.name}, {piece.extent.size} bytes at {piece.extent.offset}"
 
-        with ThreadPoolExecutor(THREADS) as pool:
-            faults = [found for found in pool.map(fault, pieces) if found is not None]
-        if faults:
-            raise CorruptCheckpointError(
-                f"the data of {self.prefix.name} is damaged: bytes do not match their checksum",
-                problems=faults,
-                hint="copy the checkpoint again from where it was trained",
+def open_checkpoint(prefix: Path) -> GoogleCheckpoint:
+    """Open a checkpoint: read its index, and check that the data files can hold what it says.
+
+    No value is read, and NumPy is not imported.
+
+    Args:
+        prefix: What the names of its files begin with: `electra_small/model.ckpt-30`.
+
+    Raises:
+        CheckpointNotFoundError: There is no index.
+        UnsupportedCheckpointError: It is object-based (TensorFlow 2), big-endian, compressed or too new.
+        CorruptCheckpointError: The index is damaged, or data files are missing or truncated.
+    """
+    index = index_path(prefix)
+    data = _read_index(index)
+    try:
+        table = read_table(data)
+        shard_count = _shard_count(table)
+        _require_kind(table, prefix)
+    except CompressedBlockError as error:
+        raise UnsupportedCheckpointError(f"cannot read {index}: {error}", hint=RESAVE_HINT) from error
+    except DamageError as error:
+        raise CorruptCheckpointError(f"{index} is damaged: {error}", hint=DAMAGED_HINT) from error
+    entries = _entries(table, index)
+    shards = _shards(entries, prefix, shard_count)
+    tensors, pieces = _tensors(entries, shards, index)
+    return GoogleCheckpoint(
+        prefix=prefix,
+        identity=hashlib.sha256(data).hexdigest(),
+        files=(index, *(shard.path for shard in shards.values())),
+        tensors=MappingProxyType(tensors),
+        unreadable=MappingProxyType(_unreadable(entries)),
+        _pieces=MappingProxyType(pieces),
+    )
+
+
+def write_checkpoint(
+    prefix: Path, tensors: Iterable[Tensor], *, advance: Callable[[int], None] | None = None
+) -> None:
+    """Write a new checkpoint with one data file, synced to disk; TensorFlow reads it by name.
+
+    Tensors are loaded and written one at a time, in the order given. The index comes last: without it there
+    is no checkpoint. The same tensors give the same bytes; sorted by name, those TensorFlow's `Saver` writes.
+
+    Args:
+        prefix: What the names of the files begin with; the files must not exist, their directory must.
+        tensors: The tensors, each name once.
+        advance: Is told of the bytes that were written.
+    """
+    entries = {HEADER_KEY: number_field(1, 1) + bytes_field(3, number_field(1, FORMAT_VERSION))}
+    with shard_path(prefix, 0, 1).open("xb") as file:
+        for tensor in tensors:
+            key = tensor.name.encode()
+            if key in entries or key.startswith(SLICE_KEY_START):
+                raise ValueError(f"{tensor.name!r} is the name of two tensors, or no name")
+            entry = _Entry(
+                dtype_number=DTYPE_NUMBERS[tensor.dtype],
+                shape=tensor.shape,
+                shard=0,
+                offset=file.tell(),
+                size=tensor.nbytes,
+                checksum=_write_values(file, tensor),
             )
+            entries[key] = entry.serialize()
+            (advance or _ignore)(tensor.nbytes)
+        _sync(file)
+    with index_path(prefix).open("xb") as file:
+        file.write(write_table(entries))
+        _sync(file)
 
 
-@dataclass(frozen=True)
-class Shard:
-    """A data file, mapped into memory on first use."""
+def index_path(prefix: Path) -> Path:
+    """Return the path of the index of a checkpoint."""
+    return prefix.with_name(f"{prefix.name}.index")
+
+
+def shard_path(prefix: Path, number: int, count: int) -> Path:
+    """Return the path of a data file of a checkpoint (`tensor_bundle/naming.cc`)."""
+    return prefix.with_name(f"{prefix.name}.data-{number:05d}-of-{count:05d}")
+
+
+def _read_index(index: Path) -> bytes:
+    try:
+        size = index.stat().st_size
+        if size > MAX_INDEX_SIZE:
+            raise CorruptCheckpointError(
+                f"{index} has {size} bytes; an index has at most {MAX_INDEX_SIZE}", hint=DAMAGED_HINT
+            )
+        return index.read_bytes()
+    except FileNotFoundError as error:
+        raise CheckpointNotFoundError(
+            f"there is no {index}",
+            hint="name the directory of a checkpoint, or what the names of its files begin with",
+        ) from error
+    except OSError as error:
+        raise SourceError(f"cannot read {index}: {error.strerror}") from error
+
+
+def _shard_count(table: Mapping[bytes, bytes]) -> int:
+    if HEADER_KEY not in table:
+        raise DamageError("it has no header")
+    count = Message(table[HEADER_KEY]).number(1)
+    if count < 1:
+        raise DamageError(f"its header counts {count} data files")
+    return count
+
+
+def _require_kind(table: Mapping[bytes, bytes], prefix: Path) -> None:
+    """Raise unless a checkpoint is of the kind this module reads."""
+    header = Message(table[HEADER_KEY])
+    is_big_endian, version = header.number(2), header.submessage(3).number(2)
+    fault = ""
+    if is_big_endian:
+        fault = "its values are big-endian; only little-endian ones are read"
+    elif version > FORMAT_VERSION:
+        fault = f"it is for readers of format version {version}; this one reads version {FORMAT_VERSION}"
+    elif OBJECT_GRAPH_KEY in table:
+        fault = (
+            "it is an object-based TensorFlow 2 checkpoint, from tf.train.Checkpoint or Keras save_weights: "
+            "its tensors are named after Python attributes, not after the variables of Google's graph"
+        )
+    if fault:
+        raise UnsupportedCheckpointError(f"cannot read the checkpoint {prefix}: {fault}", hint=RESAVE_HINT)
+
+
+# What the index says
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A `BundleEntryProto`: a tensor, a slice of a partitioned one, or how one is partitioned."""
+
+    dtype_number: int
+    shape: tuple[int, ...]
+    shard: int
+    offset: int
+    size: int
+    checksum: int
+    slices: tuple[Box, ...] = ()
+
+    @classmethod
+    def parse(cls, data: bytes) -> _Entry:
+        """Return the entry in some bytes.
+
+        Raises:
+            DamageError: They are no entry, or its shape is impossible.
+        """
+        message = Message(data)
+        return cls(
+            dtype_number=message.number(1),
+            shape=_shape(message.submessage(2)),
+            shard=message.number(3),
+            offset=message.number(4),
+            size=message.number(5),
+            checksum=message.number(6),
+            slices=tuple(_box(part) for part in message.submessages(7)),
+        )
+
+    def serialize(self) -> bytes:
+        """Return the bytes TensorFlow writes for an entry that is not partitioned."""
+        shape = b"".join(bytes_field(2, number_field(1, length)) for length in self.shape)
+        return (
+            number_field(1, self.dtype_number)
+            + bytes_field(2, shape)
+            + number_field(3, self.shard)
+            + number_field(4, self.offset)
+            + number_field(5, self.size)
+            + fixed32_field(6, self.checksum)
+        )
+
+    @property
+    def dtype(self) -> str:
+        """Name of the element type."""
+        return DTYPES.get(self.dtype_number) or OTHER_DTYPES.get(
+            self.dtype_number, f"number {self.dtype_number}"
+        )
+
+    @property
+    def fault(self) -> str:
+        """Why the tensor cannot be read although it is whole; nothing if it can."""
+        if self.dtype_number not in DTYPES:
+            return f"its element type is {self.dtype}"
+        most = MAX_PARTITIONED_RANK if self.slices else MAX_RANK
+        return f"it has {len(self.shape)} axes; at most {most} are read" if len(self.shape) > most else ""
+
+
+def _shape(message: Message) -> tuple[int, ...]:
+    """Return the lengths in a `TensorShapeProto`."""
+    shape = tuple(axis.number(1) for axis in message.submessages(2))
+    if message.number(3) or any(length < 0 for length in shape):
+        raise DamageError(f"its shape {list(shape)} is not known in full")
+    if math.prod(length or 1 for length in shape) > MAX_ELEMENTS:
+        raise DamageError(f"its shape {list(shape)} is larger than any memory")
+    return shape
+
+
+def _box(message: Message) -> Box:
+    """Return the starts and lengths in a `TensorSliceProto`."""
+    return tuple((axis.number(1), axis.number(2, default=FULL_LENGTH)) for axis in message.submessages(1))
+
+
+def _entries(table: Mapping[bytes, bytes], index: Path) -> dict[bytes, _Entry]:
+    """Return the entry of each key but the header."""
+    entries: dict[bytes, _Entry] = {}
+    problems = []
+    for key, value in table.items():
+        if key != HEADER_KEY:
+            try:
+                entries[key] = _Entry.parse(value)
+            except DamageError as error:
+                problems.append(f"{_name(key)}: {error}")
+    _require_none(problems, f"{index} is damaged")
+    return entries
+
+
+def _shards(entries: Mapping[bytes, _Entry], prefix: Path, count: int) -> dict[int, _Shard]:
+    """Return the data files that entries refer to, by number."""
+    numbers = sorted({entry.shard for entry in entries.values() if not entry.slices})
+    outside = [f"data file {number} of {count}" for number in numbers if not 0 <= number < count]
+    _require_none(outside, f"{index_path(prefix)} is damaged: it refers to data files that cannot be")
+    paths = {number: shard_path(prefix, number, count) for number in numbers}
+    missing = [str(path) for path in paths.values() if not path.is_file()]
+    _require_none(missing, f"the checkpoint {prefix} is incomplete: data files are missing")
+    return {number: _Shard(path, path.stat().st_size) for number, path in paths.items()}
+
+
+def _unreadable(entries: Mapping[bytes, _Entry]) -> dict[str, str]:
+    return {_name(key): entry.fault for key, entry in entries.items() if entry.fault and not _is_slice(key)}
+
+
+def _tensors(
+    entries: Mapping[bytes, _Entry], shards: Mapping[int, _Shard], index: Path
+) -> tuple[dict[str, Tensor], dict[str, Sequence[_Piece]]]:
+    """Return each readable tensor and the pieces it is made of, by name."""
+    tensors: dict[str, Tensor] = {}
+    pieces: dict[str, Sequence[_Piece]] = {}
+    problems = _stray_slices(entries)
+    for key, entry in entries.items():
+        if entry.fault or _is_slice(key):
+            continue
+        try:
+            name = key.decode()
+            pieces[name] = _locate(key, entries, shards)
+            tensors[name] = Tensor(name, entry.shape, entry.dtype, partial(_load, pieces[name], entry))
+        except UnicodeDecodeError:
+            problems.append(f"{_name(key)}: the name is not UTF-8")
+        except DamageError as error:
+            problems.append(f"{_name(key)}: {error}")
+    _require_none(problems, f"{index} is damaged, or data files are truncated")
+    return tensors, pieces
+
+
+def _stray_slices(entries: Mapping[bytes, _Entry]) -> list[str]:
+    """Return the slices that no tensor lists."""
+    listed = {_slice_key(key, box) for key, entry in entries.items() for box in entry.slices}
+    return [
+        f"{_name(key)}: no tensor has such a slice" for key in entries if _is_slice(key) and key not in listed
+    ]
+
+
+def _locate(key: bytes, entries: Mapping[bytes, _Entry], shards: Mapping[int, _Shard]) -> list[_Piece]:
+    """Return the pieces of a tensor: itself, or its slices."""
+    entry = entries[key]
+    if not entry.slices:
+        return [_piece(entry, shards, tuple((0, length) for length in entry.shape))]
+    boxes = [_resolve(box, entry.shape) for box in entry.slices]
+    if not _tile(entry.shape, boxes):
+        raise DamageError(f"its slices {_text(boxes)} do not make up its shape {list(entry.shape)}")
+    keys = [_slice_key(key, box) for box in entry.slices]
+    absent = [box for slice_key, box in zip(keys, boxes, strict=True) if slice_key not in entries]
+    if absent:
+        raise DamageError(f"there is no entry for its slices {_text(absent)}")
+    for slice_key, box in zip(keys, boxes, strict=True):
+        _require_slice(entries[slice_key], entry, box)
+    return [_piece(entries[slice_key], shards, box) for slice_key, box in zip(keys, boxes, strict=True)]
+
+
+def _require_slice(part: _Entry, entry: _Entry, box: Box) -> None:
+    """Raise unless an entry is what a slice of another must be."""
+    shape = tuple(length for _, length in box)
+    if part.slices or part.dtype != entry.dtype or part.shape != shape:
+        raise DamageError(
+            f"its slice {_text([box])} is {part.dtype} of shape {list(part.shape)}, "
+            f"not {entry.dtype} of shape {list(shape)}"
+        )
+
+
+def _piece(entry: _Entry, shards: Mapping[int, _Shard], box: Box) -> _Piece:
+    """Return where the bytes of an entry are, once they are as many as it needs and in its file."""
+    shard = shards[entry.shard]
+    needed = math.prod(entry.shape) * ITEM_SIZES[entry.dtype]
+    if entry.size != needed:
+        raise DamageError(
+            f"it has {entry.size} bytes; {entry.dtype} of shape {list(entry.shape)} takes {needed}"
+        )
+    end = entry.offset + entry.size
+    if entry.offset < 0 or end > shard.size:
+        raise DamageError(
+            f"it is at bytes {entry.offset} to {end} of {shard.path.name}, which has {shard.size}"
+        )
+    return _Piece(shard, entry.offset, entry.size, entry.checksum, box)
+
+
+# Slices
+
+
+def _is_slice(key: bytes) -> bool:
+    return key.startswith(SLICE_KEY_START)
+
+
+def _slice_key(name: bytes, box: Box) -> bytes:
+    """Return the key of a slice's entry (`EncodeTensorNameSlice` of `saved_tensor_slice_util.cc`)."""
+    extents = b"".join(ordered_integer(start) + ordered_integer(length) for start, length in box)
+    return SLICE_KEY_START + ordered_string(name) + ordered_number(len(box)) + extents
+
+
+def _resolve(box: Box, shape: tuple[int, ...]) -> Box:
+    """Return a slice of a tensor of that shape, the length of a full axis filled in."""
+    if len(box) != len(shape):
+        raise DamageError(
+            f"its slice {_text([box])} has not the {len(shape)} axes of its shape {list(shape)}"
+        )
+    resolved = tuple(
+        (start, whole if length == FULL_LENGTH else length)
+        for (start, length), whole in zip(box, shape, strict=True)
+    )
+    if any(start < 0 or length < 0 for start, length in resolved):
+        raise DamageError(f"its slice {_text([box])} has a negative start or length")
+    return resolved
+
+
+def _tile(shape: tuple[int, ...], boxes: Iterable[Box]) -> bool:
+    """Return whether boxes cover a shape, every element once.
+
+    A box is determined by its corners, with signs that alternate along its edges. Boxes add up to a larger
+    one exactly if the corners do, the inner ones cancelling out.
+    """
+    corners = _corners(tuple((0, length) for length in shape))
+    for box in boxes:
+        corners.subtract(_corners(box))
+    return not any(corners.values())
+
+
+def _corners(box: Box) -> Counter[tuple[int, ...]]:
+    corners: Counter[tuple[int, ...]] = Counter()
+    for sides in product((0, 1), repeat=len(box)):
+        corner = tuple(start + side * length for (start, length), side in zip(box, sides, strict=True))
+        corners[corner] += (-1) ** sum(sides)
+    return corners
+
+
+def _text(boxes: Iterable[Box]) -> str:
+    """Return slices as Python writes them: `[0:3, 0:4]`."""
+    return ", ".join(
+        "[" + ", ".join(f"{start}:{start + length}" for start, length in box) + "]" for box in boxes
+    )
+
+
+# Values
+
+
+@dataclass(frozen=True, eq=False)
+class _Shard:
+    """A data file, mapped into memory when it is first needed."""
 
     path: Path
     size: int
 
     @cached_property
-    def bytes(self) -> Array:
-        """The whole file, read-only: uint8, `[size]`."""
+    def buffer(self) -> mmap.mmap:
+        try:
+            with self.path.open("rb") as file:
+                buffer = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except (OSError, ValueError) as error:  # ValueError: the file is empty
+            raise SourceError(f"cannot read {self.path}: {error}") from error
+        if len(buffer) < self.size:
+            raise CorruptCheckpointError(f"{self.path} became shorter while it was read", hint=DAMAGED_HINT)
+        return buffer
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Bytes of a data file that are a tensor, or a slice of one."""
+
+    shard: _Shard
+    offset: int
+    size: int
+    checksum: int
+    box: Box
+
+    def __str__(self) -> str:
+        return f"{self.size} bytes at byte {self.offset} of {self.shard.path}"
+
+    def view(self, dtype: str) -> Array:
+        """Return the elements as a flat, read-only array."""
         import numpy as np
 
-        if not self.size:
-            return np.empty(0, np.uint8)
-        mapped: Array = np.memmap(self.path, np.uint8, mode="r")
-        return mapped
+        # An empty file cannot be mapped.
+        source = memoryview(self.shard.buffer)[self.offset : self.offset + self.size] if self.size else b""
+        return np.frombuffer(source, numpy_dtype(dtype))
+
+    def is_intact(self, advance: Callable[[int], None] | None) -> bool:
+        """Return whether the bytes have the checksum that is stored."""
+        import google_crc32c
+
+        view = self.view("uint8")
+        crc = 0
+        for start in range(0, self.size, CHUNK_SIZE):
+            chunk = view[start : start + CHUNK_SIZE]
+            crc = google_crc32c.extend(crc, chunk)
+            (advance or _ignore)(chunk.nbytes)
+        return masked(crc) == self.checksum
 
 
-def open_checkpoint(prefix: Path) -> GoogleCheckpoint:
-    """Read the index of a checkpoint.
+def _load(pieces: Sequence[_Piece], entry: _Entry) -> Array:
+    """Return the values of a tensor, read-only: a view of its file, or its slices joined."""
+    import numpy as np
 
-    Args:
-        prefix: Path of its files, without `.index`.
-
-    Raises:
-        CorruptCheckpointError: The index is damaged, or data files are missing or too short.
-        UnsupportedCheckpointError: It is a checkpoint of another kind.
-    """
-    path = prefix.with_name(f"{prefix.name}.index")
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise CorruptCheckpointError(f"{path} cannot be read: {error.strerror}") from error
-    try:
-        table = dict(_table(content))
-        return _Index(prefix, table).checkpoint(hashlib.sha256(content).hexdigest())
-    except _Damage as damage:
-        raise CorruptCheckpointError(
-            f"{path.name} is damaged: {damage}", hint="copy the checkpoint again from where it was trained"
-        ) from damage
+    if not entry.slices:
+        return pieces[0].view(entry.dtype).reshape(entry.shape)
+    array = np.empty(entry.shape, numpy_dtype(entry.dtype))
+    for piece in pieces:
+        place = tuple(slice(start, start + length) for start, length in piece.box)
+        array[place] = piece.view(entry.dtype).reshape([length for _, length in piece.box])
+    array.flags.writeable = False
+    return array
 
 
-class _Damage(Exception):  # noqa: N818  # it becomes a CorruptCheckpointError
-    """What is wrong with an index, and where."""
+# Writing
 
 
-# The index: a table of key and value
-
-
-def _table(content: bytes) -> Iterator[tuple[bytes, bytes]]:
-    if len(content) < FOOTER_SIZE:
-        raise _Damage(f"it has {len(content)} bytes, fewer than the footer of a table")
-    footer = content[-FOOTER_SIZE:]
-    (magic,) = struct.unpack("<Q", footer[-8:])
-    if magic != MAGIC:
-        raise _Damage(f"it ends in {magic:#x}, not in the mark of a table, {MAGIC:#x}")
-    position = 0
-    for _ in range(2):  # past the handle of the metadata index
-        _, position = _varint(footer, position)
-    offset, position = _varint(footer, position)
-    size, _ = _varint(footer, position)
-    for _, handle in _block(content, offset, size):
-        block_offset, position = _varint(handle, 0)
-        block_size, _ = _varint(handle, position)
-        yield from _block(content, block_offset, block_size)
-
-
-def _block(content: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
-    end = offset + size
-    if end + TRAILER_SIZE + FOOTER_SIZE > len(content) or size < 4:
-        raise _Damage(f"a block of {size} bytes at {offset} does not fit into {len(content)} bytes")
-    compression = content[end]
-    (stored,) = struct.unpack_from("<I", content, end + 1)
-    if masked_crc(content[offset : end + 1]) != stored:
-        raise _Damage(f"the block of {size} bytes at {offset} does not match its checksum")
-    if compression:
-        raise _Damage(f"the block at {offset} is compressed (type {compression}); TensorFlow writes it plain")
-    (restarts,) = struct.unpack_from("<I", content, end - 4)
-    if 4 * (restarts + 1) > size:
-        raise _Damage(f"the block at {offset} claims {restarts} restart points in {size} bytes")
-    yield from _entries(content[offset : end - 4 * (restarts + 1)], offset)
-
-
-def _entries(block: bytes, place: int) -> Iterator[tuple[bytes, bytes]]:
-    """Undo the prefix compression of keys."""
-    key, position = b"", 0
-    while position < len(block):
-        shared, position = _varint(block, position)
-        unshared, position = _varint(block, position)
-        length, position = _varint(block, position)
-        end = position + unshared + length
-        if shared > len(key) or end > len(block):
-            raise _Damage(f"an entry at byte {place + position} runs past its block")
-        key = key[:shared] + block[position : position + unshared]
-        yield key, block[position + unshared : end]
-        position = end
-
-
-def _varint(data: bytes, position: int) -> tuple[int, int]:
-    """Return a number in base 128, low groups first, and the position after it."""
-    value = 0
-    for shift in range(0, 70, 7):
-        if position >= len(data):
-            raise _Damage("a number runs past its end")
-        byte = data[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-    raise _Damage("a number has more than ten bytes")
-
-
-def masked_crc(data: Any) -> int:
-    """Return a CRC-32C as TensorFlow stores it: rotated, plus a constant (`core/lib/hash/crc32c.h`, `Mask`)."""
+def _write_values(file: BinaryIO, tensor: Tensor) -> int:
+    """Append the values of a tensor to a file and return their checksum."""
     import google_crc32c
+    import numpy as np
 
-    crc = google_crc32c.value(data)
-    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
-
-
-# The entries: protocol buffers
-
-
-def _fields(message: bytes) -> Iterator[tuple[int, Any]]:
-    """Yield number and value of each field: an int, or bytes."""
-    position = 0
-    while position < len(message):
-        tag, position = _varint(message, position)
-        number, wire = tag >> 3, tag & 7
-        if wire == 0:
-            value, position = _varint(message, position)
-            yield number, value
-            continue
-        if wire == 2:
-            length, position = _varint(message, position)
-        elif wire in (1, 5):
-            length = 8 if wire == 1 else 4
-        else:
-            raise _Damage(f"an entry has a field of unknown wire type {wire}")
-        if position + length > len(message):
-            raise _Damage("a field runs past its entry")
-        data = message[position : position + length]
-        yield number, data if wire == 2 else int.from_bytes(data, "little")
-        position += length
-
-
-def _expect(value: Any, kind: type) -> Any:
-    if not isinstance(value, kind):
-        raise _Damage(f"a field holds {value!r} where {kind.__name__} belongs")
-    return value
-
-
-def _signed(value: int) -> int:
-    return value - (1 << 64) if value >> 63 else value
-
-
-@dataclass(slots=True)
-class _Entry:
-    """BundleEntryProto."""
-
-    dtype: int = 0
-    shape: tuple[int, ...] = ()
-    shard: int = 0
-    offset: int = 0
-    size: int = 0
-    crc: int = 0
-    slices: tuple[tuple[tuple[int, int | None], ...], ...] = ()
-
-    @classmethod
-    def parse(cls, message: bytes) -> _Entry:
-        entry = cls()
-        numbers = {1: "dtype", 3: "shard", 4: "offset", 5: "size", 6: "crc"}
-        for number, value in _fields(message):
-            if number in numbers:
-                setattr(entry, numbers[number], _expect(value, int))
-            elif number == 2:
-                entry.shape = tuple(_shape(_expect(value, bytes)))
-            elif number == 7:
-                entry.slices += (tuple(_slice(_expect(value, bytes))),)
-        return entry
-
-
-def _shape(message: bytes) -> Iterator[int]:
-    """Parse TensorShapeProto."""
-    for number, dimension in _fields(message):
-        if number == 3 and dimension:
-            raise _Damage("a tensor has a shape of unknown rank")
-        if number == 2:
-            yield _signed(next((value for field, value in _fields(_expect(dimension, bytes)) if field == 1), 0))
-
-
-def _slice(message: bytes) -> Iterator[tuple[int, int | None]]:
-    """Parse TensorSliceProto: start and length on each axis; no length means all of it."""
-    for number, extent in _fields(message):
-        if number == 1:
-            fields = dict(_fields(_expect(extent, bytes)))
-            yield _expect(fields.get(1, 0), int), fields.get(2)
-
-
-@dataclass(frozen=True)
-class _Index:
-    """A parsed table, being turned into a checkpoint."""
-
-    prefix: Path
-    table: Mapping[bytes, bytes]
-
-    def checkpoint(self, identity: str) -> GoogleCheckpoint:
-        if OBJECT_GRAPH.encode() in self.table:
-            raise UnsupportedCheckpointError(
-                f"{self.prefix.name} is an object-based TensorFlow 2 checkpoint (it holds {OBJECT_GRAPH})",
-                hint="Google's ELECTRA code writes name-based checkpoints: restore the model in TensorFlow and save "
-                "it with tf.compat.v1.train.Saver",
-            )
-        shards = self._shards()
-        tensors, slices, unreadable = {}, {}, {}
-        for key, value in self.table.items():
-            if not key or key.startswith(b"\0"):
-                continue  # the header, and slices, which are looked up from their variable
-            name, entry = _decode(key), _Entry.parse(value)
-            if entry.dtype not in DTYPES:
-                unreadable[name] = f"dtype {OTHER_DTYPES.get(entry.dtype, entry.dtype)}"
-                continue
-            slices[name] = tuple(self._slices(name, key, entry, shards))
-            tensors[name] = _tensor(name, entry, slices[name], shards)
-        return GoogleCheckpoint(self.prefix, identity, dict(sorted(tensors.items())), unreadable, shards, slices)
-
-    def _shards(self) -> tuple[Shard, ...]:
-        header = dict(_fields(self.table.get(b"", b"")))
-        if b"" not in self.table:
-            raise _Damage("it has no header")
-        if header.get(2, 0):
-            raise _Damage("its data is big-endian; TensorFlow wrote it on a machine of another kind")
-        count = _expect(header.get(1, 0), int)
-        if not 0 < count < 100_000:
-            raise _Damage(f"its header counts {count} data files")
-        paths = [self.prefix.with_name(f"{self.prefix.name}.data-{n:05d}-of-{count:05d}") for n in range(count)]
-        missing = [path.name for path in paths if not path.is_file()]
-        if missing:
-            raise CorruptCheckpointError(
-                f"{self.prefix.name} lacks {len(missing)} of its {count} data files",
-                problems=[f"{name} is missing" for name in missing],
-                hint=f"copy every {self.prefix.name}.data-* of the checkpoint into one directory",
-            )
-        return tuple(Shard(path, path.stat().st_size) for path in paths)
-
-    def _slices(self, name: str, key: bytes, entry: _Entry, shards: Sequence[Shard]) -> Iterator[Slice]:
-        if any(length < 0 for length in entry.shape):
-            raise _Damage(f"{name} has the impossible shape {list(entry.shape)}")
-        whole = tuple((0, None) for _ in entry.shape)
-        for axes in entry.slices or (whole,):
-            if len(axes) != len(entry.shape):
-                raise _Damage(f"a slice of {name} has {len(axes)} axes, but its shape is {list(entry.shape)}")
-            piece = entry
-            if entry.slices:
-                slice_key = encode_slice_key(key, axes)
-                if slice_key not in self.table:
-                    raise _Damage(f"{name} is partitioned, and the slice at {list(axes)} is missing")
-                piece = _Entry.parse(self.table[slice_key])
-            start = tuple(begin for begin, _ in axes)
-            lengths = zip(axes, entry.shape, strict=True)
-            shape = tuple(total if length is None else length for (_, length), total in lengths)
-            if any(begin + length > total for begin, length, total in zip(start, shape, entry.shape, strict=True)):
-                raise _Damage(f"a slice of {name} at {list(start)} of {list(shape)} lies outside {list(entry.shape)}")
-            yield Slice(start, shape, _extent(name, piece, shape, shards))
-
-
-def _decode(key: bytes) -> str:
-    try:
-        return key.decode()
-    except UnicodeDecodeError as error:
-        raise _Damage(f"the name {key!r} is not UTF-8") from error
-
-
-def _extent(name: str, entry: _Entry, shape: tuple[int, ...], shards: Sequence[Shard]) -> Extent:
-    if entry.shard >= len(shards):
-        raise _Damage(f"{name} lies in data file {entry.shard}, but there are {len(shards)}")
-    size = ITEM_SIZES[DTYPES[entry.dtype]] if entry.dtype in DTYPES else 0
-    for length in shape:
-        size *= length
-    if size != entry.size:
-        raise _Damage(f"{name} has {entry.size} bytes, but its shape {list(shape)} calls for {size}")
-    shard = shards[entry.shard]
-    if entry.offset + entry.size > shard.size:
-        raise CorruptCheckpointError(
-            f"{shard.path.name} is cut short: it has {shard.size} bytes, but {name} ends at {entry.offset + entry.size}",
-            hint="copy the checkpoint again from where it was trained",
+    array = np.ascontiguousarray(tensor.load())
+    if array.dtype != numpy_dtype(tensor.dtype) or array.size != tensor.size:
+        raise ValueError(
+            f"{tensor.name} is {array.dtype} {array.shape}, described as {tensor.dtype} {tensor.shape}"
         )
-    return Extent(entry.shard, entry.offset, entry.size, entry.crc)
+    content = array.reshape(-1).view(np.uint8)
+    content.flags.writeable = False  # google_crc32c takes nothing else
+    file.write(content.data)
+    return masked(google_crc32c.value(content))
 
 
-def _tensor(name: str, entry: _Entry, slices: Sequence[Slice], shards: Sequence[Shard]) -> Tensor:
-    dtype = DTYPES[entry.dtype]
-    if sum(piece.extent.size for piece in slices) != Tensor(name, entry.shape, dtype, lambda: None).nbytes:  # type: ignore[arg-type, return-value]
-        raise _Damage(f"the slices of {name} do not make up its shape {list(entry.shape)}")
-
-    def view(piece: Slice) -> Array:
-        data = shards[piece.extent.shard].bytes[piece.extent.offset :][: piece.extent.size]
-        return data.view(numpy_dtype(dtype)).reshape(piece.shape)
-
-    def load() -> Array:
-        import numpy as np
-
-        if len(slices) == 1:
-            return view(slices[0])
-        whole = np.empty(entry.shape, numpy_dtype(dtype))
-        for piece in slices:
-            box = tuple(slice(begin, begin + n) for begin, n in zip(piece.start, piece.shape, strict=True))
-            whole[box] = view(piece)
-        return whole
-
-    return Tensor(name, entry.shape, dtype, load)
+def _sync(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
 
 
-# Keys of slices: TensorFlow's order-preserving code (core/lib/strings/ordered_code.h)
+# Problems
 
 
-def encode_slice_key(name: bytes, axes: Iterable[tuple[int, int | None]]) -> bytes:
-    """Return the key of one slice of a variable (`core/util/saved_tensor_slice_util.cc`, `EncodeTensorNameSlice`).
-
-    Args:
-        name: The variable.
-        axes: Start and length on each axis; no length means all of it.
-    """
-    axes = list(axes)
-    key = _ordered_number(0) + _ordered_string(name) + _ordered_number(len(axes))
-    for start, length in axes:
-        key += _ordered_signed(start) + _ordered_signed(-1 if length is None else length)
-    return key
+def _name(key: bytes) -> str:
+    """Return a key as text, whatever its bytes."""
+    return key.decode(errors="backslashreplace")
 
 
-def _ordered_number(value: int) -> bytes:
-    data = value.to_bytes((value.bit_length() + 7) // 8, "big")
-    return bytes([len(data)]) + data
+def _require_none(problems: Sequence[str], message: str) -> None:
+    if problems:
+        raise CorruptCheckpointError(message, problems=problems, hint=DAMAGED_HINT)
 
 
-def _ordered_string(value: bytes) -> bytes:
-    return value.replace(b"\0", b"\0\xff").replace(b"\xff", b"\xff\0") if b"\0" in value or b"\xff" in value else value
-
-
-def _ordered_signed(value: int) -> bytes:
-    """Encode a number whose sign and length are in its leading bits."""
-    magnitude = ~value if value < 0 else value
-    length = max(1, magnitude.bit_length() // 7 + 1)
-    encoded = magnitude.to_bytes(length, "big")
-    header = ((1 << length) - 1) << (8 * length - length) if length < 8 else 0
-    number = int.from_bytes(encoded, "big") | header
-    if value < 0:
-        number = ~number & ((1 << 8 * length) - 1)
-    return number.to_bytes(length, "big")
+def _ignore(_: int) -> None:
+    """Show no progress."""

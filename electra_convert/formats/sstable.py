@@ -12,6 +12,8 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
+from electra_convert.formats.wire import DamageError, read_varint, varint
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -23,17 +25,10 @@ BLOCK_SIZE = 262_144
 """Bytes after which a block is closed (`table_options.h`)."""
 RESTART_INTERVAL = 16
 """Keys after which one is stored in full (`table_options.h`)."""
-MAX_VARINT_SIZE = 10
-MORE = 0x80
-"""Bit of a byte that says the number goes on."""
 COUNT = struct.Struct("<I")
 MAX_EXPANSION = 64
 """Times its own size that a table's keys may take. Names of variables stay far below; a table made to exhaust
 memory does not."""
-
-
-class DamageError(ValueError):
-    """Bytes are not what they must be. The message names the place; only the caller knows the file."""
 
 
 class CompressedBlockError(DamageError):
@@ -77,27 +72,6 @@ def write_table(entries: Mapping[bytes, bytes]) -> bytes:
             block = _BlockBuilder()
     footer = _append_block(table, _BlockBuilder()) + _append_block(table, index)
     return bytes(table) + footer.ljust(FOOTER_SIZE - len(MAGIC), b"\0") + MAGIC
-
-
-def read_varint(data: bytes, position: int) -> tuple[int, int]:
-    """Return the variable-length integer at `position`, below 2**64, and the position after it."""
-    value = shift = 0
-    for byte in data[position : position + MAX_VARINT_SIZE]:
-        value |= (byte & ~MORE) << shift
-        shift += 7
-        if byte < MORE:
-            return value & 0xFFFF_FFFF_FFFF_FFFF, position + shift // 7
-    raise DamageError(f"the number at byte {position} does not end")
-
-
-def varint(value: int) -> bytes:
-    """Encode an integer, from 0 to 2**64 - 1, in as few bytes as it needs."""
-    encoded = bytearray()
-    while value >= MORE:
-        encoded.append(value & 0x7F | MORE)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
 
 
 def masked(crc: int) -> int:
