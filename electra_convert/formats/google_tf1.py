@@ -95,8 +95,8 @@ OTHER_DTYPES = {
 
 DAMAGED_HINT = "copy or download the checkpoint again, and compare the sizes of its files with the originals"
 RESAVE_HINT = (
-    "restore the weights into the graph of google-research/electra, and save them by name with "
-    "tf.compat.v1.train.Saver, on a little-endian machine"
+    "load the weights into the graph of google-research/electra and save them by name, with "
+    "tf.compat.v1.train.Saver on a little-endian machine"
 )
 
 
