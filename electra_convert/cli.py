@@ -104,7 +104,7 @@ def common(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.group(cls=DefaultGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, message="electra-convert %(version)s")
 def main() -> None:
-    """Turn a checkpoint of google-research/electra into PyTorch, TensorFlow and Flax models.
+    r"""Turn a checkpoint of google-research/electra into PyTorch, TensorFlow and Flax models.
 
     \b
       electra-convert --part discriminator electra_small
@@ -122,12 +122,20 @@ def main() -> None:
     help="The part to convert; needed only where a checkpoint has two.",
 )
 @click.option(
-    "--head", "heads", type=CommaSeparated(HEADS, everything="all"), default="all", show_default=True,
+    "--head",
+    "heads",
+    type=CommaSeparated(HEADS, everything="all"),
+    default="all",
+    show_default=True,
     help=f"Heads to write: all, or some of {', '.join(HEADS)}.",
 )
 @click.option(
-    "--to", "targets", type=CommaSeparated(("pytorch", "tensorflow", "flax")), default="pytorch,tensorflow,flax",
-    show_default=True, help="Formats to write.",
+    "--to",
+    "targets",
+    type=CommaSeparated(("pytorch", "tensorflow", "flax")),
+    default="pytorch,tensorflow,flax",
+    show_default=True,
+    help="Formats to write.",
 )
 @click.option("--vocab", type=EXISTING_FILE, help="The vocab.txt; by default the one beside the checkpoint.")
 @click.option("--tokenizer/--no-tokenizer", default=True, help="Write tokenizer files, or the weights alone.")
@@ -135,14 +143,22 @@ def main() -> None:
 @click.option("--strip-accents/--no-strip-accents", default=None, help="Default: as Google's code, if uncased.")
 @click.option("--labels", type=CommaSeparated(), default=(), help="Names of labels, for classification heads.")
 @click.option("--num-labels", type=click.IntRange(min=1), help="Number of labels. Default: 2.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="For heads that are initialised.")
 @click.option(
-    "--layout", type=click.Choice(["single", "shared"]), default="single", show_default=True,
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="For heads that are initialised."
+)
+@click.option(
+    "--layout",
+    type=click.Choice(["single", "shared"]),
+    default="single",
+    show_default=True,
     help="One file a head, or one backbone hard-linked into all heads.",
 )
 @click.option("--split-formats", is_flag=True, help="One directory for each format.")
 @click.option(
-    "--dtype", type=click.Choice(["float32", "float16", "bfloat16"]), default="float32", show_default=True,
+    "--dtype",
+    type=click.Choice(["float32", "float16", "bfloat16"]),
+    default="float32",
+    show_default=True,
     help="Dtype to write.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace head directories that exist.")
@@ -210,7 +226,9 @@ def check_mappings(folder: Path | None) -> None:
 
         loaded = load_mappings(folder)
         rows = len(loaded.inventory.rows)
-        click.echo(f"{len(loaded.formats)} formats name all {rows} modules of {len(loaded.inventory.heads)} heads: no fault")
+        click.echo(
+            f"{len(loaded.formats)} formats name all {rows} modules of {len(loaded.inventory.heads)} heads: no fault"
+        )
 
 
 @mappings.command("schema")

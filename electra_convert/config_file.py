@@ -20,9 +20,28 @@ from electra_convert.errors import ConfigError, OptionError
 from electra_convert.inventory import Part
 
 HPARAMS = frozenset(
-    "model_size model_hparam_overrides electra_objective electric_objective generator_hidden_size generator_layers "
-    "untied_generator untied_generator_embeddings uniform_generator two_tower_generator task_names mask_prob "
-    "disc_weight gen_weight do_lower_case train_batch_size num_train_steps max_seq_length data_dir model_name".split()
+    {
+        "model_size",
+        "model_hparam_overrides",
+        "electra_objective",
+        "electric_objective",
+        "generator_hidden_size",
+        "generator_layers",
+        "untied_generator",
+        "untied_generator_embeddings",
+        "uniform_generator",
+        "two_tower_generator",
+        "task_names",
+        "mask_prob",
+        "disc_weight",
+        "gen_weight",
+        "do_lower_case",
+        "train_batch_size",
+        "num_train_steps",
+        "max_seq_length",
+        "data_dir",
+        "model_name",
+    }
 )
 """Keys that only Google's hparams have; one of them tells what the file is."""
 
@@ -31,7 +50,12 @@ MODEL_SIZES: dict[str, dict[str, int]] = {
     "base": {"hidden_size": 768, "num_hidden_layers": 12},
     "large": {"hidden_size": 1024, "num_hidden_layers": 24},
 }
-DEBUG_SIZES = {"num_hidden_layers": 3, "hidden_size": 144, "intermediate_size": 144 * 4, "num_attention_heads": 4}
+DEBUG_SIZES = {
+    "num_hidden_layers": 3,
+    "hidden_size": 144,
+    "intermediate_size": 144 * 4,
+    "num_attention_heads": 4,
+}
 """What `debug: true` trains, whatever else the hparams say (`run_pretraining.py`, `PretrainingModel`)."""
 
 FIELD_TYPES = {name: kind for name, kind in get_type_hints(ElectraConfig).items() if name != "labels"}
@@ -169,7 +193,9 @@ def _discriminator(hparams: Mapping[str, Any]) -> Claims:
     size = hparams.get("model_size", "small")
     default = f"the default of model_size {size!r}"
     claims = {field: Claim(value, default) for field, value in MODEL_SIZES[size].items()}
-    claims["vocab_size"] = Claim(hparams.get("vocab_size", 30522), "vocab_size" if "vocab_size" in hparams else "the default")
+    claims["vocab_size"] = Claim(
+        hparams.get("vocab_size", 30522), "vocab_size" if "vocab_size" in hparams else "the default"
+    )
     overrides = {
         field: Claim(value, f"model_hparam_overrides.{field}")
         for field, value in hparams.get("model_hparam_overrides", {}).items()

@@ -19,9 +19,9 @@ from electra_convert.config_file import ConfigFile, check_scope, read_config_fil
 from electra_convert.errors import OptionError, OutputExistsError
 from electra_convert.formats import writer
 from electra_convert.formats.google_tf1 import GoogleCheckpoint, open_checkpoint
-from electra_convert.inventory import Part
+from electra_convert.inventory import PARTS, Part
 from electra_convert.mapping import load_mappings
-from electra_convert.options import ConvertOptions
+from electra_convert.options import ConvertOptions, PartChoice
 from electra_convert.output import exists_error, require_space, whole_directory, write_document
 from electra_convert.part import SOURCE_FORMAT, Checkpoint, SourcePart, recognise
 from electra_convert.plan import RECORD_FILE, HeadPlan, Planner, Tokenizer, WeightFile
@@ -215,9 +215,7 @@ class Conversion:
                 self._write(head, shards, advance)
         return self.report("written", there=there, notes=shards.notes)
 
-    def report(
-        self, status: Status, *, there: Sequence[HeadPlan] = (), notes: Sequence[str] = ()
-    ) -> ConversionReport:
+    def report(self, status: Status, *, there: Sequence[HeadPlan] = (), notes: Sequence[str] = ()) -> ConversionReport:
         """Describe this conversion."""
         heads = [self._head_report(head, "already there" if head in there else status) for head in self.heads]
         return ConversionReport(
@@ -311,13 +309,15 @@ class _Shards:
         try:
             path.hardlink_to(place)
         except OSError as error:
-            self.notes = [f"this disk makes no hard links ({error.strerror}): each head has its own copy of the backbone"]
+            self.notes = [
+                f"this disk makes no hard links ({error.strerror}): each head has its own copy of the backbone"
+            ]
             return False
         advance(file.value_bytes)
         return True
 
 
-def choose_parts(choice: str | None, checkpoint: Checkpoint) -> tuple[Part, ...]:
+def choose_parts(choice: PartChoice | None, checkpoint: Checkpoint) -> tuple[Part, ...]:
     """Return the parts that are asked for, or the only one there is.
 
     Raises:
@@ -330,7 +330,7 @@ def choose_parts(choice: str | None, checkpoint: Checkpoint) -> tuple[Part, ...]
             f"this checkpoint holds {checkpoint.topology.says}: which part is to be converted?",
             hint="--part discriminator for most uses; --part generator for filling masks; --part both",
         )
-    wanted: tuple[Part, ...] = there if choice is None else ("discriminator", "generator") if choice == "both" else (choice,)  # type: ignore[assignment]
+    wanted = there if choice is None else PARTS if choice == "both" else (choice,)
     for part in wanted:
         checkpoint.require_part(part)
     return wanted

@@ -49,7 +49,7 @@ def truncated_normal(name: str, shape: tuple[int, ...], *, seed: int, deviation:
 
     digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
     # RandomState, not Generator: NumPy promises never to change what it draws (NEP 19).
-    random = np.random.RandomState(np.frombuffer(digest, "<u4"))  # noqa: NPY002
+    random = np.random.RandomState(np.frombuffer(digest, "<u4"))
     values = random.standard_normal(shape)
     while (outside := np.abs(values) > TRUNCATION).any():
         values[outside] = random.standard_normal(int(outside.sum()))

@@ -120,7 +120,12 @@ def _part(checkpoint: Checkpoint, part: Part, config: Path | None) -> InspectedP
         source = checkpoint.understand([part], config_file=read_config_file(config) if config else None)[part]
     except (ConfigError, TensorMismatchError) as error:
         return InspectedPart(
-            part=part, native_head=native_head, config=None, origins={}, parameters=parameters, fault=str(error)
+            part=part,
+            native_head=native_head,
+            config=None,
+            origins={},
+            parameters=parameters,
+            fault=str(error),
         )
     fields = {field: getattr(source.config, field) for field in source.origins}
     return InspectedPart(

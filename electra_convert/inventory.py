@@ -111,8 +111,7 @@ def module_tensors(row: str, module: Module, layer: int | None) -> list[tuple[st
     """Return canonical name, leaf and symbolic shape of each tensor of one module."""
     name = row.format(layer=layer)
     return [
-        (f"{name}.{leaf}", leaf, module.shape[-1:] if leaf == "bias" else module.shape)
-        for leaf in LEAVES[module.kind]
+        (f"{name}.{leaf}", leaf, module.shape[-1:] if leaf == "bias" else module.shape) for leaf in LEAVES[module.kind]
     ]
 
 

@@ -270,7 +270,11 @@ def _inventory_faults(inventory: Inventory) -> Iterator[str]:
 
 def _faults(mapping: FormatMapping, inventory: Inventory) -> list[str]:
     """List what is wrong with a mapping; collisions are looked for only in one that is otherwise right."""
-    faults = [*_row_faults(mapping, inventory), *_pattern_faults(mapping, inventory), *_topology_faults(mapping, inventory)]
+    faults = [
+        *_row_faults(mapping, inventory),
+        *_pattern_faults(mapping, inventory),
+        *_topology_faults(mapping, inventory),
+    ]
     return faults or [*_collisions(mapping, inventory)]
 
 
@@ -331,7 +335,7 @@ def _topology_faults(mapping: FormatMapping, inventory: Inventory) -> Iterator[s
                 yield f"topologies.{key}: parts.{part}: {head!r} is no head: {', '.join(inventory.heads)}"
         if not topology.parts:
             yield f"topologies.{key}: it has no parts"
-    choices = {"part": set(PARTS), "head": set(inventory.heads), "layout": set(LAYOUTS)}
+    choices: dict[str, set[str]] = {"part": set(PARTS), "head": set(inventory.heads), "layout": set(LAYOUTS)}
     for placeholder, cases in mapping.placeholders.items():
         for case in cases:
             for key, value in case.when.items():

@@ -10,7 +10,6 @@ import msgspec
 from electra_convert.config import label_names
 from electra_convert.errors import OptionError
 from electra_convert.formats import TARGETS, TargetFormat, writer
-from electra_convert.inventory import Part
 from electra_convert.mapping import Layout
 
 Dtype = Literal["float32", "float16", "bfloat16"]

@@ -75,10 +75,11 @@ def require_space(target: Path, needed: int) -> None:
 
 def in_bytes(count: float) -> str:
     """Return a number of bytes as a person writes it: `1.34 GB`."""
+    step = 1000
     for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1000:
+        if count < step:
             return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.3g} {unit}"
-        count /= 1000
+        count /= step
     return f"{count:.3g} TB"
 
 
@@ -171,7 +172,8 @@ def _told(target: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskSpaceError(
-                f"the disk of {target} is full: {error.strerror}", hint="free some space, or choose another disk"
+                f"the disk of {target} is full: {error.strerror}",
+                hint="free some space, or choose another disk",
             ) from error
         raise OutputError(
             f"{target} cannot be written: {error.strerror or error}",

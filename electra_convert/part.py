@@ -22,6 +22,7 @@ Fate = Literal["used", "other part", "ignored", "unsupported"]
 
 SOURCE_FORMAT = "google_tf1"
 ASSUMED = "assumed"
+SCOPES_SHOWN = 12
 UNPROVEN = (
     "num_attention_heads",
     "hidden_act",
@@ -98,7 +99,11 @@ class Checkpoint:
         return [name for name in self.tensors if name not in bound and self.mapping.explain(name) is None]
 
     def understand(
-        self, parts: Collection[Part], *, config_file: ConfigFile | None = None, labels: tuple[str, ...] | None = None
+        self,
+        parts: Collection[Part],
+        *,
+        config_file: ConfigFile | None = None,
+        labels: tuple[str, ...] | None = None,
     ) -> dict[Part, SourcePart]:
         """Work out parts of the checkpoint.
 
@@ -140,6 +145,11 @@ class Checkpoint:
         return fates
 
     def require_part(self, part: Part) -> None:
+        """Check that a part is there.
+
+        Raises:
+            PartNotFoundError: It is not; the message says which are.
+        """
         if part not in self.topology.parts:
             there = list(self.topology.parts)
             raise PartNotFoundError(
@@ -178,7 +188,7 @@ def recognise(mappings: Mappings, tensors: Mapping[str, Tensor]) -> Checkpoint:
     found = mappings.formats[SOURCE_FORMAT].topology(tensors)
     if found is None:
         scopes = sorted({name.partition("/")[0] + ("/" if "/" in name else "") for name in tensors})
-        shown = ", ".join(scopes[:12]) + (", ..." if len(scopes) > 12 else "")
+        shown = ", ".join(scopes[:SCOPES_SHOWN]) + (", ..." if len(scopes) > SCOPES_SHOWN else "")
         raise SourceError(
             f"these are not the variables of an ELECTRA checkpoint: {shown or 'there are none'}",
             hint="a checkpoint that google-research/electra wrote holds electra/ and one of discriminator_predictions/, "

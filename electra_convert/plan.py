@@ -13,7 +13,7 @@ from electra_convert.config import head_config
 from electra_convert.formats import Contents, TargetFormat, writer
 from electra_convert.initialize import initial_tensor
 from electra_convert.inventory import Part, TensorSpec
-from electra_convert.mapping import Layout, Mappings
+from electra_convert.mapping import Mappings
 from electra_convert.options import ConvertOptions
 from electra_convert.part import Checkpoint, Fate, SourcePart
 from electra_convert.tensor import ITEM_SIZES, Tensor
@@ -21,7 +21,7 @@ from electra_convert.tensor import ITEM_SIZES, Tensor
 TensorFate = Literal["copied", "tied", "initialised"]
 
 RECORD_FILE = "conversion.json"
-BYTES_PER_TENSOR = 1024
+BYTES_PER_TENSOR = 2048
 """What a format needs for a tensor beside its values, at most; a little more is asked for than will be used."""
 
 
@@ -139,12 +139,18 @@ class Planner:
         parameters = sum(tensor.size for tensor in canonical.values())
         note = self._note(head)
         return HeadPlan(
-            self.source.part, head, directory, architecture, fates, parameters, tuple(weights), documents, note
+            self.source.part,
+            head,
+            directory,
+            architecture,
+            fates,
+            parameters,
+            tuple(weights),
+            documents,
+            note,
         )
 
-    def _canonical(
-        self, specs: Sequence[TensorSpec]
-    ) -> tuple[dict[str, Tensor], dict[str, tuple[TensorFate, str]]]:
+    def _canonical(self, specs: Sequence[TensorSpec]) -> tuple[dict[str, Tensor], dict[str, tuple[TensorFate, str]]]:
         """Return every tensor of a head by its canonical name: from the checkpoint, or drawn."""
         found: dict[str, tuple[Tensor, str]] = {}
         for binding in self.source.bindings:
@@ -189,7 +195,12 @@ class Planner:
             return [file(module.SINGLE, [*backbone, *own], sharded=False)]
         shards = [shard for shard in (backbone, own) if shard]
         return [
-            file(module.SHARD.format(number=number, count=len(shards)), shard, sharded=True, is_backbone=shard is backbone)
+            file(
+                module.SHARD.format(number=number, count=len(shards)),
+                shard,
+                sharded=True,
+                is_backbone=shard is backbone,
+            )
             for number, shard in enumerate(shards, start=1)
         ]
 

@@ -82,7 +82,9 @@ def show_inspection(inspection: Inspection) -> None:
     """Print what a checkpoint holds."""
     console = _console()
     console.print(Text.assemble((inspection.source, "bold"), f": {inspection.topology}"))
-    console.print(f"{len(inspection.tensors)} tensors, {in_bytes(inspection.nbytes)}; index sha256 {inspection.identity[:16]}")
+    console.print(
+        f"{len(inspection.tensors)} tensors, {in_bytes(inspection.nbytes)}; index sha256 {inspection.identity[:16]}"
+    )
     _show_notes(console, [inspection.note] if inspection.note else [])
     for part in inspection.parts:
         _show_part(console, part)
@@ -91,7 +93,9 @@ def show_inspection(inspection: Inspection) -> None:
         table.add_column(heading, overflow="fold")
     for tensor in inspection.tensors:
         owners = ", ".join(f"{name} ({part})" for part, name in tensor.canonical.items())
-        explained = owners or f"[dim]{tensor.explanation}[/dim]" if owners or tensor.explanation else "[red]in no mapping[/red]"
+        explained = (
+            owners or f"[dim]{tensor.explanation}[/dim]" if owners or tensor.explanation else "[red]in no mapping[/red]"
+        )
         table.add_row(tensor.name, str(list(tensor.shape)), tensor.dtype, explained)
     for name, reason in inspection.unreadable.items():
         table.add_row(name, "", "", f"[dim]unreadable: {reason}[/dim]")
@@ -119,7 +123,11 @@ def _show_config(console: Console, part: str, config: dict[str, Any], origins: d
     console.print(Text.assemble((f"{part}: ", "bold"), shown))
     if assumed:
         console.print(
-            Text.assemble(("  assumed, for no tensor shows it: ", "yellow"), ", ".join(assumed), "; --config FILE settles it")
+            Text.assemble(
+                ("  assumed, for no tensor shows it: ", "yellow"),
+                ", ".join(assumed),
+                "; --config FILE settles it",
+            )
         )
 
 

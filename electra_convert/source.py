@@ -6,17 +6,22 @@ unpacked for as long as it is needed.
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import shutil
 import stat
+import struct
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+import zlib
+from collections import Counter
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from electra_convert.errors import (
     CheckpointNotFoundError,
@@ -26,19 +31,53 @@ from electra_convert.errors import (
     SourceError,
     UnsupportedCheckpointError,
 )
+from electra_convert.formats.google_tf1 import index_path
+from electra_convert.formats.sstable import MAGIC
 from electra_convert.output import in_bytes
 
-Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
 
-EXAMPLE = "electra-convert --part discriminator path/to/electra_small"
+    Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+    """Is told what is done to how many bytes; yields what is told of the bytes done."""
+
+EXAMPLE = "for example: electra-convert --part discriminator path/to/electra_small"
+RESAVE_HINT = (
+    "restore it in TensorFlow, save it again with tf.compat.v1.train.Saver(write_version="
+    "tf.compat.v1.train.SaverDef.V2), and convert what that writes"
+)
+INDEX_HINT = "copy the .index files too: without its index a checkpoint cannot be read"
+
 STATE_FILE = "checkpoint"
-VOCABULARY = "vocab.txt"
-ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
-DATA_FILE = re.compile(r"(?P<prefix>.+)\.data-\d{5}-of-\d{5}")
-STATE_LINE = re.compile(r'^\s*model_checkpoint_path\s*:\s*"(?P<path>(?:[^"\\]|\\.)*)"', re.MULTILINE)
+"""Name of the file in which TensorFlow notes the latest checkpoint of a directory."""
+STATE_LINE = re.compile(r'^\s*model_checkpoint_path\s*:\s*"(?P<path>(?:[^"\\\n]|\\.)*)"', re.MULTILINE)
+STATE_ESCAPE = re.compile(r"\\(?P<code>\\|[0-3][0-7]{2})")
 STATE_LIMIT = 1 << 24
-OTHER_MODELS = ("model.safetensors", "pytorch_model.bin", "tf_model.h5", "flax_model.msgpack")
+VOCABULARY = "vocab.txt"
+DATA_FILE = re.compile(r"(?P<prefix>.+)\.data-\d{5}-of-\d{5}")
+OTHER_MODELS = (
+    "model.safetensors",
+    "pytorch_model.bin",
+    "tf_model.h5",
+    "flax_model.msgpack",
+    "saved_model.pb",
+)
+
+MOST_SHOWN = 10
+
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 CHUNK = 1 << 20
+UNPACKING_ERRORS = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    struct.error,
+    EOFError,
+    OSError,
+    ValueError,
+    NotImplementedError,  # a kind of compression that zipfile does not know
+    RuntimeError,  # a member that is encrypted
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +85,7 @@ class Location:
     """Where a checkpoint is.
 
     Args:
-        prefix: Path of its files, without `.index`.
+        prefix: What the paths of its files begin with: `electra_small/model.ckpt-30`.
         name: What to call it: the name of its directory, or of the archive.
         vocabulary: The `vocab.txt` that belongs to it, if there is one.
     """
@@ -73,125 +112,183 @@ def locate(source: Path, *, step: int | None = None, progress: Progress = _no_pr
     Raises:
         SourceError: There is none, or it is of a kind that is not read; the subclass says which.
         OptionError: The source names one step, and `step` another.
+        DiskSpaceError: There is no room to unpack an archive.
     """
-    if source.is_file() and source.name.endswith(ARCHIVES):
+    suffix = next((suffix for suffix in ARCHIVES if source.name.endswith(suffix)), "")
+    if suffix and os.path.isfile(source):  # noqa: PTH113 false, where Path.is_file() raises
         with tempfile.TemporaryDirectory(prefix="electra-convert-") as folder:
             _unpack(source, Path(folder), progress)
             prefix = _in_directory(_only_checkpoint_directory(Path(folder), source), step)
-            name = re.sub(r"\.(zip|tar|tar\.gz|tgz)$", "", source.name)
-            yield Location(prefix, name, _vocabulary(prefix, within=Path(folder)))
-        return
-    prefix = _find(source, step)
-    yield Location(prefix, prefix.absolute().parent.resolve().name or "electra", _vocabulary(prefix))
+            yield Location(prefix, source.name.removesuffix(suffix), _vocabulary(prefix, within=Path(folder)))
+    else:
+        with _readable(source):
+            prefix = _find(source, step)
+        yield Location(prefix, prefix.parent.resolve().name or "electra", _vocabulary(prefix))
+
+
+@contextmanager
+def _readable(source: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise SourceError(f"cannot read {error.filename or source}: {error.strerror}") from error
 
 
 def _find(source: Path, step: int | None) -> Path:
     if source.is_dir():
         return _in_directory(source, step)
-    prefix = _prefix(source)
-    if prefix.name == STATE_FILE and source.is_file():
+    if source.name == STATE_FILE and source.is_file():
         return _in_directory(source.parent, step)
-    if _index(prefix).is_file():
-        if step is not None and not prefix.name.endswith(f"-{step}"):
-            raise OptionError(
-                f"{source} names one checkpoint, and --step {step} another", hint="give the directory, or leave --step out"
-            )
-        return prefix
-    raise _not_found(source, prefix)
+    prefix = _prefix(source)
+    if not index_path(prefix).is_file():
+        raise _not_found(source, prefix)
+    if step is not None and not _is_at(prefix, step):
+        raise OptionError(
+            f"{source} names one checkpoint, and --step {step} another",
+            hint="give the directory, or leave --step out",
+        )
+    return prefix
 
 
 def _prefix(source: Path) -> Path:
-    if source.name.endswith((".index", ".meta")):
+    """Return what the paths of a checkpoint's files begin with, given any of them."""
+    if source.suffix in (".index", ".meta"):
         return source.with_suffix("")
     data = DATA_FILE.fullmatch(source.name)
     return source.with_name(data["prefix"]) if data else source
 
 
-def _index(prefix: Path) -> Path:
-    return prefix.with_name(f"{prefix.name}.index")
-
-
 def _not_found(source: Path, prefix: Path) -> SourceError:
     """Say why there is no checkpoint at a path that is no directory."""
-    if source.is_file() and prefix == source:
+    if _is_version_1(prefix):
+        return _version_1(prefix)
+    if prefix.parent.is_dir() and prefix in _without_index(prefix.parent):
+        return CheckpointNotFoundError(f"{index_path(prefix)} is missing", hint=INDEX_HINT)
+    if source.is_file():
         return UnsupportedCheckpointError(
-            f"{source} is one file, and there is no {source.name}.index: a version 1 checkpoint, or none at all",
-            hint="restore it in TensorFlow and save it again with tf.compat.v1.train.Saver(write_version="
-            "tf.compat.v1.train.SaverDef.V2), then convert what that writes",
+            f"{source} is no file of a checkpoint of Google's code",
+            hint="give the directory that google-research/electra wrote: it holds .index and .data files",
         )
-    if any(prefix.parent.glob(f"{prefix.name}.data-*")) or source.exists():
-        return CheckpointNotFoundError(
-            f"{_index(prefix)} is missing: without its index a checkpoint cannot be read",
-            hint="copy the .index file to where its .data files are",
-        )
-    return CheckpointNotFoundError(f"there is no checkpoint at {source}", hint=f"for example: {EXAMPLE}")
+    return CheckpointNotFoundError(f"there is no checkpoint at {source}", hint=EXAMPLE)
+
+
+# Directories
 
 
 def _in_directory(directory: Path, step: int | None) -> Path:
-    found = sorted(path.with_suffix("") for path in directory.glob("*.index"))
-    if step is not None:
+    found = [_prefix(path) for path in directory.glob("*.index") if not path.name.startswith(".")]
+    found.sort(key=lambda prefix: (len(prefix.name), prefix.name))  # step 9 before step 10
+    if step is not None and found:
         return _at_step(directory, found, step)
     state = directory / STATE_FILE
     if state.is_file():
         return _latest(state, found)
-    if len(found) == 1:
-        return found[0]
-    if found:
+    if not found:
+        raise _nothing_in(directory)
+    if len(found) > 1:
         raise CheckpointNotFoundError(
-            f"{directory} holds {len(found)} checkpoints and no file named {STATE_FILE!r} that says which is the latest",
-            problems=[path.name for path in found],
+            f"{directory} holds {len(found)} checkpoints, and no file {STATE_FILE!r} that says which is the latest",
+            problems=[prefix.name for prefix in found],
             hint="choose one with --step, or name it",
         )
-    raise _nothing_in(directory)
+    return found[0]
+
+
+def _is_at(prefix: Path, step: int) -> bool:
+    return prefix.name.endswith(f"-{step}")
 
 
 def _at_step(directory: Path, found: list[Path], step: int) -> Path:
-    matching = [path for path in found if path.name.endswith(f"-{step}")]
-    if len(matching) == 1:
-        return matching[0]
-    raise CheckpointNotFoundError(
-        f"{directory} holds {len(matching) or 'no'} checkpoint{'s' if matching else ''} of step {step}",
-        problems=[path.name for path in (matching or found)],
-        hint="name one of these" if found else f"for example: {EXAMPLE}",
-    )
+    matching = [prefix for prefix in found if _is_at(prefix, step)]
+    if len(matching) != 1:
+        raise CheckpointNotFoundError(
+            f"{directory} holds {len(matching) or 'no'} checkpoint{'s' if matching else ''} of step {step}",
+            problems=[prefix.name for prefix in matching or found],
+            hint=f"name one of these: {(matching or found)[-1]}",
+        )
+    return matching[0]
 
 
 def _latest(state: Path, found: list[Path]) -> Path:
     """Follow a `checkpoint` file: paths in it may be of the machine that trained, so only base names count."""
-    if state.stat().st_size > STATE_LIMIT:
-        raise CorruptCheckpointError(f"{state} is too large to be a list of checkpoints")
-    match = STATE_LINE.search(state.read_text(encoding="utf-8", errors="replace"))
-    if match is None:
-        raise CorruptCheckpointError(
-            f"{state} names no checkpoint: it has no line `model_checkpoint_path: \"...\"`",
-            hint="name the checkpoint itself, for example " + (str(found[-1]) if found else EXAMPLE),
-        )
-    name = re.split(r"[/\\]+", match["path"])[-1]
+    name = _latest_name(state)
     prefix = state.with_name(name)
-    if _index(prefix).is_file():
+    if prefix in found:
         return prefix
+    if _is_version_1(prefix):
+        raise _version_1(prefix)
     raise CheckpointNotFoundError(
         f"{state} says that the latest checkpoint is {name}, but {name}.index is not beside it",
-        problems=[f"{path.name} is" for path in found],
+        problems=[f"{other.name} is" for other in found],
         hint="copy that checkpoint too, or choose one that is there with --step" if found else f"copy {name}.* too",
     )
 
 
+def _latest_name(state: Path) -> str:
+    """Return the base name in a `checkpoint` file, a text protocol buffer: other bytes than ASCII are escaped."""
+    text = state.read_bytes()[:STATE_LIMIT].decode("latin-1")
+    line = STATE_LINE.search(text)
+    path = STATE_ESCAPE.sub(_unescape, line["path"]) if line else ""
+    name = re.split(r"[/\\]", path)[-1]
+    if not name or "\0" in name:
+        raise CorruptCheckpointError(
+            f'{state} names no checkpoint: it has no line `model_checkpoint_path: "..."` that does',
+            hint="name the checkpoint itself, by its .index file",
+        )
+    return os.fsdecode(name.encode("latin-1"))
+
+
+def _unescape(escape: re.Match[str]) -> str:
+    code = escape["code"]
+    return code if code == "\\" else chr(int(code, 8))
+
+
 def _nothing_in(directory: Path) -> SourceError:
+    """Say what there is in a directory without an index."""
     other = [name for name in OTHER_MODELS if (directory / name).is_file()]
     if other:
         return UnsupportedCheckpointError(
-            f"{directory} holds {', '.join(other)}: a model in a framework's format, not a checkpoint of Google's code",
-            hint="give the checkpoint that google-research/electra wrote: its .index and .data files",
+            f"{directory} holds {', '.join(other)}: a model of a framework, not a checkpoint of Google's code",
+            hint="give the directory that google-research/electra wrote: it holds .index and .data files",
         )
-    data = sorted({match["prefix"] for path in directory.glob("*.data-*") if (match := DATA_FILE.fullmatch(path.name))})
-    if data:
+    version_1 = [path for path in sorted(directory.iterdir()) if _is_version_1(path)]
+    if version_1:
+        return _version_1(version_1[-1])
+    incomplete = [f"{index_path(prefix).name} is missing" for prefix in sorted(_without_index(directory))]
+    if incomplete:
         return CheckpointNotFoundError(
-            f"{directory} holds data files without their index",
-            problems=[f"{name}.index is missing" for name in data],
-            hint="copy the .index files too: without its index a checkpoint cannot be read",
+            f"{directory} holds files of checkpoints without their index",
+            problems=incomplete,
+            hint=INDEX_HINT,
         )
-    return CheckpointNotFoundError(f"there is no checkpoint in {directory}", hint=f"for example: {EXAMPLE}")
+    below = sorted({str(path.parent) for path in directory.glob("*/*.index")})
+    hint = f"give a directory that holds one: {', '.join(below[:MOST_SHOWN])}" if below else EXAMPLE
+    return CheckpointNotFoundError(f"there is no checkpoint in {directory}", hint=hint)
+
+
+def _without_index(directory: Path) -> set[Path]:
+    """Return the prefixes of data files and graphs that have no index."""
+    prefixes = {_prefix(path) for path in directory.iterdir() if _prefix(path) != path}
+    return {prefix for prefix in prefixes if not index_path(prefix).is_file()}
+
+
+def _is_version_1(path: Path) -> bool:
+    """Return whether a file is a checkpoint of version 1, a single table of names, shapes and values.
+
+    It may be one of several: `model.ckpt-30-00000-of-00004`.
+    """
+    if path.suffix == ".index" or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - len(MAGIC)))
+        return file.read(len(MAGIC)) == MAGIC
+
+
+def _version_1(path: Path) -> SourceError:
+    return UnsupportedCheckpointError(
+        f"{path} is a version 1 checkpoint, of TensorFlow before 0.12; only version 2 is read",
+        hint=RESAVE_HINT,
+    )
 
 
 def _vocabulary(prefix: Path, within: Path | None = None) -> Path | None:
@@ -213,96 +310,124 @@ def _vocabulary(prefix: Path, within: Path | None = None) -> Path | None:
 
 @dataclass(frozen=True, slots=True)
 class _Member:
-    """A file in an archive."""
+    """A file, or something like a file, in an archive."""
 
     name: str
     size: int
     regular: bool
-    open: Callable[[], IO[bytes]]
+    open: Callable[[], IO[bytes] | None]
+
+    @property
+    def path(self) -> PurePosixPath:
+        return PurePosixPath(self.name)
+
+    @property
+    def wanted(self) -> bool:
+        """Whether it belongs to a checkpoint. macOS adds files whose names begin with `._`."""
+        name = self.path.name
+        return not name.startswith("._") and (
+            name in (STATE_FILE, VOCABULARY)
+            or name.endswith((".index", ".json"))
+            or DATA_FILE.fullmatch(name) is not None
+        )
+
+    @property
+    def fault(self) -> str:
+        """Why it must not be unpacked, if there is a reason."""
+        if not self.regular:
+            return "is a link or a device"
+        if self.path.is_absolute() or ".." in self.path.parts or "\0" in self.name:
+            return "lies outside the folder"
+        return ""
 
 
 def _unpack(archive: Path, folder: Path, progress: Progress) -> None:
     """Unpack what belongs to a checkpoint, and nothing else."""
     try:
         with _members(archive) as members:
-            wanted = [member for member in members if _is_wanted(member)]
+            wanted = [member for member in members if member.wanted]
+            _require_safe(wanted, archive)
             total = sum(member.size for member in wanted)
-            free = shutil.disk_usage(folder).free
-            if free < total:
-                raise DiskSpaceError(
-                    f"{archive} unpacks to {in_bytes(total)}, but {folder.parent} has {in_bytes(free)} free",
-                    hint="free some space, or set TMPDIR to a larger disk",
-                )
+            _require_space(folder, total, archive)
             with progress("unpacking", total) as advance:
                 for member in wanted:
-                    _copy(member, folder / PurePosixPath(member.name), archive, advance)
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError, NotImplementedError, RuntimeError) as error:
+                    _copy(member, folder / member.path, advance)
+    except UNPACKING_ERRORS as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            _require_space(folder, total, archive)
         raise CorruptCheckpointError(
-            f"{archive} cannot be unpacked: {error}", hint="download it again, or unpack it yourself"
+            f"cannot unpack {archive}: {error}", hint="download it again, or unpack it yourself"
         ) from error
 
 
-def _is_wanted(member: _Member) -> bool:
-    path = PurePosixPath(member.name)
-    name = path.name
-    belongs = name in (STATE_FILE, VOCABULARY) or name.endswith((".index", ".json")) or DATA_FILE.fullmatch(name)
-    if not belongs or any(part.startswith("._") or part == "__MACOSX" for part in path.parts):
-        return False
-    if path.is_absolute() or ".." in path.parts or not member.regular:
-        raise CorruptCheckpointError(f"the archive's member {member.name!r} is a link, or lies outside the archive")
-    return True
+def _require_safe(members: Iterable[_Member], archive: Path) -> None:
+    members = list(members)
+    counts = Counter(member.path for member in members)
+    problems = [f"{member.name!r} {member.fault}" for member in members if member.fault]
+    problems += [f"{str(path)!r} is there {count} times" for path, count in counts.items() if count > 1]
+    if problems:
+        raise CorruptCheckpointError(
+            f"{archive} holds what no archive of a checkpoint does", problems=problems, hint="do not trust it"
+        )
 
 
-def _copy(member: _Member, path: Path, archive: Path, advance: Callable[[int], None]) -> None:
+def _require_space(folder: Path, needed: int, archive: Path) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise DiskSpaceError(
+            f"{archive} unpacks to {in_bytes(needed)}, but {folder.parent} has {in_bytes(free)} free",
+            hint="free some space, or set TMPDIR to a folder on a larger disk",
+        )
+
+
+def _copy(member: _Member, path: Path, advance: Callable[[int], None]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
+    stream = member.open()
+    if stream is None:
+        raise tarfile.ReadError(f"{member.name} has no content")
     copied = 0
-    with member.open() as stream, path.open("xb") as file:
-        while chunk := stream.read(CHUNK):
+    with stream, path.open("xb") as file:
+        while chunk := stream.read(min(CHUNK, member.size + 1 - copied)):
             copied += len(chunk)
             if copied > member.size:
-                raise CorruptCheckpointError(f"{archive}: {member.name} unpacks to more than the {member.size} bytes it declares")
+                break
             file.write(chunk)
             advance(len(chunk))
-    if copied < member.size:
-        raise CorruptCheckpointError(f"{archive}: {member.name} unpacks to {copied} of the {member.size} bytes it declares")
+    if copied != member.size:
+        more_or_less = "more" if copied > member.size else "less"
+        raise tarfile.ReadError(f"{member.name} has {more_or_less} than the {member.size} bytes it declares")
 
 
 @contextmanager
 def _members(archive: Path) -> Iterator[Iterator[_Member]]:
-    if archive.name.endswith(".zip"):
+    if archive.suffix == ".zip":
         with zipfile.ZipFile(archive) as pack:
             yield (
-                _Member(info.filename, info.file_size, _is_regular(info), lambda info=info: pack.open(info))  # type: ignore[misc]
+                _Member(info.filename, info.file_size, _is_regular(info), partial(pack.open, info))
                 for info in pack.infolist()
                 if not info.is_dir()
             )
     else:
         with tarfile.open(archive) as tar:
             yield (
-                _Member(info.name, info.size, info.isreg(), lambda info=info: _stream(tar, info))  # type: ignore[misc]
-                for info in tar.getmembers()
+                _Member(info.name, info.size, info.isreg(), partial(tar.extractfile, info))
+                for info in tar
                 if not info.isdir()
             )
 
 
 def _is_regular(info: zipfile.ZipInfo) -> bool:
-    mode = info.external_attr >> 16
-    return not mode or not stat.S_IFMT(mode) or stat.S_ISREG(mode)
-
-
-def _stream(tar: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
-    stream = tar.extractfile(info)
-    if stream is None:
-        raise tarfile.ReadError(f"{info.name} has no content")
-    return stream
+    """Return whether a member is a file; archives made on Windows do not say."""
+    kind = stat.S_IFMT(info.external_attr >> 16)
+    return kind in (0, stat.S_IFREG)
 
 
 def _only_checkpoint_directory(folder: Path, archive: Path) -> Path:
     directories = sorted({path.parent for path in folder.rglob("*.index")})
-    if len(directories) == 1:
-        return directories[0]
-    raise CheckpointNotFoundError(
-        f"{archive} holds {len(directories) or 'no'} directories with a checkpoint",
-        problems=[str(path.relative_to(folder)) for path in directories],
-        hint="unpack it, and give the directory you want",
-    )
+    if len(directories) != 1:
+        raise CheckpointNotFoundError(
+            f"{archive} holds {len(directories) or 'no'} directories with a checkpoint",
+            problems=[str(path.relative_to(folder)) for path in directories],
+            hint="unpack it, and give the directory you want" if directories else EXAMPLE,
+        )
+    return directories[0]

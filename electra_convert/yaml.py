@@ -21,7 +21,7 @@ def read_yaml(path: Path) -> Any:
     """
     try:
         text = path.read_text(encoding="utf-8")
-        faults = [f"line {mark.line + 1}: {what}" for mark, what in _faults(text)]
+        faults = [f"line {line + 1}: {what}" for line, what in _faults(text)]
         if not faults:
             return yaml.load(text, Loader)  # noqa: S506  # one of PyYAML's two safe loaders
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -29,15 +29,16 @@ def read_yaml(path: Path) -> Any:
     raise MappingError(f"{path.name} is ambiguous", problems=faults, hint="write each thing once, and in full")
 
 
-def _faults(text: str) -> Iterator[tuple[yaml.Mark, str]]:
-    for event in yaml.parse(text, Loader):
+def _faults(text: str) -> Iterator[tuple[int, str]]:
+    events: Iterator[Any] = yaml.parse(text, Loader)
+    for event in events:
         if isinstance(event, yaml.AliasEvent):
-            yield event.start_mark, f"*{event.anchor} is an alias"
+            yield event.start_mark.line, f"*{event.anchor} is an alias"
             return
     yield from _duplicates(yaml.compose(text, Loader))
 
 
-def _duplicates(node: yaml.Node | None) -> Iterator[tuple[yaml.Mark, str]]:
+def _duplicates(node: Any) -> Iterator[tuple[int, str]]:
     if isinstance(node, yaml.SequenceNode):
         for item in node.value:
             yield from _duplicates(item)
@@ -45,6 +46,6 @@ def _duplicates(node: yaml.Node | None) -> Iterator[tuple[yaml.Mark, str]]:
         seen: set[str] = set()
         for key, value in node.value:
             if key.value in seen:
-                yield key.start_mark, f"the key {key.value!r} stands here a second time"
+                yield key.start_mark.line, f"the key {key.value!r} stands here a second time"
             seen.add(str(key.value))
             yield from _duplicates(value)

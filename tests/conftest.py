@@ -46,3 +46,21 @@ def converted(tmp_path_factory: pytest.TempPathFactory, hparams: Callable[[str],
         return out
 
     return convert
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add `--no-skips`."""
+    parser.addoption(
+        "--no-skips",
+        action="store_true",
+        help="Fail if a test is skipped: each environment has all it needs.",
+    )
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail a run that skipped something, where that is not to happen."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    skipped = reporter.stats.get("skipped", []) if reporter else []
+    if reporter and skipped and session.config.getoption("--no-skips"):
+        reporter.write_line(f"ERROR: {len(skipped)} skipped, and --no-skips was given", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

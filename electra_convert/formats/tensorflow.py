@@ -78,7 +78,7 @@ def _create(group: Any, name: str, tensor: Tensor, dtype: str) -> Any:
     room.set_alloc_time(h5d.ALLOC_TIME_EARLY)
     room.set_fill_time(h5d.FILL_TIME_NEVER)
     path = h5p.create(h5p.LINK_CREATE)
-    path.set_create_intermediate_group(True)  # noqa: FBT003  # h5py's low-level functions take no keywords
+    path.set_create_intermediate_group(True)  # h5py's low-level functions take no keywords
     kind = {"float32": h5t.IEEE_F32LE, "float16": h5t.IEEE_F16LE}[dtype]
     space = h5s.create_simple(tensor.shape)
     dataset = h5d.create(group.id, name.encode(), kind, space, dcpl=room, lcpl=path)

@@ -100,9 +100,11 @@ def test_labels_reach_the_model(converted: Callable[..., Path]) -> None:
 def test_fill_mask_pipeline_works_on_a_generator(converted: Callable[..., Path]) -> None:
     """`pipeline("fill-mask")` takes the directory as it is, and ranks tokens as the generator's logits do."""
     directory = converted("electra_tiny", "generator") / "masked_lm"
-    fill = transformers.pipeline("fill-mask", model=str(directory), framework="pt") if int(
-        transformers.__version__.split(".")[0]
-    ) < 5 else transformers.pipeline("fill-mask", model=str(directory))
+    fill = (
+        transformers.pipeline("fill-mask", model=str(directory), framework="pt")
+        if int(transformers.__version__.split(".")[0]) < 5
+        else transformers.pipeline("fill-mask", model=str(directory))
+    )
     found = fill("the [MASK] is in the world", top_k=5)
     tokenizer = transformers.AutoTokenizer.from_pretrained(directory)
     inputs = tokenizer("the [MASK] is in the world", return_tensors="pt")
@@ -118,7 +120,8 @@ def test_narrow_dtypes_load(converted: Callable[..., Path], dtype: str) -> None:
     options = {"heads": ("pretraining",), "targets": ("pytorch",)}
     wide = load(converted("electra_tiny", "discriminator", **options) / "pretraining", "ElectraForPreTraining")
     narrow = load(
-        converted("electra_tiny", "discriminator", dtype=dtype, **options) / "pretraining", "ElectraForPreTraining"
+        converted("electra_tiny", "discriminator", dtype=dtype, **options) / "pretraining",
+        "ElectraForPreTraining",
     )
     for key, value in wide.state_dict().items():
         rounded = value.to(getattr(torch, dtype)).float() if value.is_floating_point() else value

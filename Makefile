@@ -1,0 +1,67 @@
+# Environments live in .venv/, one for each set of frameworks; .ci/*.txt pins what is in them.
+PYTHON ?= python3
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --no-warn-script-location
+CORE := .venv/core/bin/python
+FRAMEWORKS := .venv/frameworks/bin/python
+TRANSFORMERS5 := .venv/transformers5/bin/python
+PYTEST := -m pytest --quiet --no-skips
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types test-core test-pytorch test-tensorflow test-flax test-transformers5 environments bench lock clean
+
+help: ## Print these targets
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: .venv/core.ready ## Convert a genuine checkpoint and show what comes out
+	@rm -rf demo
+	@echo '$$ electra-convert --part discriminator --config hparams.json fixtures/electra_tiny demo/discriminator'
+	@mkdir -p demo
+	@$(CORE) -c 'import json; print(json.dumps(json.load(open("fixtures/electra_tiny/expected.json"))["hparams"]))' > demo/hparams.json
+	@.venv/core/bin/electra-convert --part discriminator --config demo/hparams.json fixtures/electra_tiny demo/discriminator
+	@echo
+	@echo '$$ ls demo/discriminator/pretraining'
+	@ls -sh demo/discriminator/pretraining
+
+test: lint types test-core test-pytorch test-tensorflow test-flax test-transformers5 ## Lint, check types and run every test
+
+lint: .venv/core.ready
+	$(CORE) -m ruff check
+	$(CORE) -m ruff format --check
+
+types: .venv/core.ready
+	$(CORE) -m mypy
+
+test-core: .venv/core.ready ## Run the tests that need no framework
+	$(CORE) $(PYTEST) tests --ignore tests/frameworks
+
+test-pytorch: .venv/frameworks.ready ## Run the tests with transformers 4, one framework at a time
+	$(FRAMEWORKS) $(PYTEST) tests/frameworks/test_pytorch.py tests/frameworks/test_tokenizer_transformers.py
+
+test-tensorflow: .venv/frameworks.ready
+	$(FRAMEWORKS) $(PYTEST) tests/frameworks/test_tensorflow.py tests/frameworks/test_google_tf1_tensorflow.py
+
+test-flax: .venv/frameworks.ready
+	$(FRAMEWORKS) $(PYTEST) tests/frameworks/test_flax.py
+
+test-transformers5: .venv/transformers5.ready ## Run the tests with transformers 5
+	$(TRANSFORMERS5) $(PYTEST) tests/frameworks/test_pytorch.py tests/frameworks/test_tokenizer_transformers.py
+
+bench: .venv/core.ready ## Measure speed and memory beside cp and sync
+	$(CORE) -m benchmarks.speed
+
+environments: .venv/core.ready .venv/frameworks.ready .venv/transformers5.ready
+
+.venv/%.ready: .ci/%.txt pyproject.toml
+	@echo 'Making the environment .venv/$*'
+	@$(PYTHON) -m venv .venv/$*
+	@.venv/$*/bin/python $(PIP_INSTALL) --requirement .ci/$*.txt
+	@.venv/$*/bin/python $(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+lock: ## Write what is installed in each environment to .ci/
+	@for name in core frameworks transformers5; do \
+	  .venv/$$name/bin/python -m pip freeze --disable-pip-version-check --exclude-editable | sed 's/+cpu$$//' > .ci/$$name.txt; \
+	done
+
+clean: ## Remove environments and caches
+	rm -rf .venv demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
