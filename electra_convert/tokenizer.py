@@ -205,8 +205,8 @@ def _refuse_other_segmenter(path: Path) -> None:
     """Refuse a vocabulary whose neighbour says that words are not split by white space and punctuation."""
     neighbour = path.with_name(CONFIG_FILE)
     try:
-        config = json.loads(neighbour.read_bytes()) if neighbour.is_file() else {}
-    except (OSError, ValueError):
+        config = json.loads(_read(neighbour)) if neighbour.is_file() else {}
+    except (VocabularyError, ValueError, RecursionError):
         return  # not ours, and not needed
     segmenters = _segmenters(config) if isinstance(config, dict) else []
     if segmenters:
@@ -276,13 +276,14 @@ def _refuse_sentencepiece_text(path: Path, tokens: Sequence[str]) -> None:
 def _has_score(line: str) -> bool:
     _, tab, score = line.rpartition("\t")
     try:
-        return bool(tab) and float(score) <= 0
+        float(score)
     except ValueError:
         return False
+    return bool(tab)
 
 
 def _without_byte_order_mark(tokens: list[str]) -> tuple[list[str], list[str]]:
-    """Remove the mark some editors put first, where Google's code never looks the token up anyway."""
+    """Remove the mark some editors put first from a special token, which no text contains: no id changes."""
     first = tokens[0].removeprefix(_BYTE_ORDER_MARK)
     if first == tokens[0] or first not in SPECIAL_TOKENS:
         return tokens, []
@@ -682,7 +683,7 @@ class ElectraTokenizer:
         """Return the token of an id, or of each; `[UNK]` where an id has none."""
         if isinstance(ids, int):
             return self._backend.id_to_token(ids) or self.unk_token
-        return [self.convert_ids_to_tokens(index) for index in ids]
+        return [self.convert_ids_to_tokens(int(index)) for index in ids]  # int() for elements of arrays
 
     @property
     def vocab_size(self) -> int:
@@ -791,7 +792,7 @@ def _check_pairing(text: str | Texts, text_pair: str | Texts | None) -> None:
 def _parse_config(content: bytes) -> dict[str, Any]:
     try:
         config = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise VocabularyError(
             f"{CONFIG_FILE} is not JSON: {error}.", hint="convert the checkpoint again."
         ) from error
