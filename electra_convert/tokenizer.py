@@ -50,9 +50,7 @@ _COLUMNS = {"input_ids": "ids", "token_type_ids": "type_ids", "attention_mask": 
 _EXAMPLES = 5
 _METASPACE = "\u2581"
 _BYTE_ORDER_MARK = "\ufeff"
-_WEIGHTS_ALONE = (
-    "convert the weights alone with `--no-tokenizer`, and ship the tokenizer the model was trained with."
-)
+_WEIGHTS_ALONE = "convert the weights alone with `--no-tokenizer`, and ship the tokenizer the model was trained with."
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +105,7 @@ def read_vocabulary(path: Path) -> Vocabulary:
     lines, problems = _decode(content)
     tokens = _without_trailing_blanks([line.strip() for line in lines])
     if not tokens:
-        raise VocabularyError(
-            f"{path} holds no token.", hint="give the vocab.txt the model was trained with."
-        )
+        raise VocabularyError(f"{path} holds no token.", hint="give the vocab.txt the model was trained with.")
     _refuse_sentencepiece_text(path, tokens)
     tokens, mark_notes = _without_byte_order_mark(tokens)
     problems += _missing_special_tokens(tokens)
@@ -258,9 +254,7 @@ def _refuse_sentencepiece_text(path: Path, tokens: Sequence[str]) -> None:
     scored = sum(map(_has_score, tokens))
     signs = []
     if marked * 10 > len(tokens):
-        signs.append(
-            f"{marked} of {len(tokens)} lines begin with {_METASPACE}, SentencePiece's mark for a space"
-        )
+        signs.append(f"{marked} of {len(tokens)} lines begin with {_METASPACE}, SentencePiece's mark for a space")
     if scored * 2 > len(tokens):
         signs.append(f"{scored} of {len(tokens)} lines are a piece, a tab and a score")
     if "[UNK]" not in tokens and any(token.partition("\t")[0] == "<unk>" for token in tokens[:_EXAMPLES]):
@@ -420,9 +414,7 @@ def _tokenizer(vocabulary: Vocabulary, *, lowercase: bool, strip_accents: bool |
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [
-            _added_token(ids[token], token) for token in sorted(SPECIAL_TOKENS, key=ids.__getitem__)
-        ],
+        "added_tokens": [_added_token(ids[token], token) for token in sorted(SPECIAL_TOKENS, key=ids.__getitem__)],
         "normalizer": {
             "type": "BertNormalizer",
             "clean_text": True,
@@ -530,9 +522,7 @@ class ElectraTokenizer:
         Raises:
             OptionError: Accents are to be stripped without lower-casing.
         """
-        files = tokenizer_files(
-            vocabulary, lowercase=lowercase, strip_accents=strip_accents, max_length=max_length
-        )
+        files = tokenizer_files(vocabulary, lowercase=lowercase, strip_accents=strip_accents, max_length=max_length)
         return cls(files)
 
     @classmethod
@@ -746,9 +736,7 @@ class ElectraTokenizer:
     def _length(self, settings: _Settings, *, special: int) -> int | None:
         """Return the length to cut or pad to, where the settings need one."""
         if settings.padding not in (False, True, "longest", "max_length"):
-            raise OptionError(
-                f"padding is {settings.padding!r}.", hint='pass True, False, "longest" or "max_length".'
-            )
+            raise OptionError(f"padding is {settings.padding!r}.", hint='pass True, False, "longest" or "max_length".')
         if not settings.truncation and settings.padding != "max_length":
             if settings.max_length is not None:
                 raise OptionError(
@@ -780,22 +768,16 @@ def _check_pairing(text: str | Texts, text_pair: str | Texts | None) -> None:
     if text_pair is None:
         return
     if isinstance(text, str) != isinstance(text_pair, str):
-        raise OptionError(
-            "text and text_pair must both be a string, or both be lists.", hint="pass a pair per text."
-        )
+        raise OptionError("text and text_pair must both be a string, or both be lists.", hint="pass a pair per text.")
     if not isinstance(text, str) and len(text) != len(text_pair):
-        raise OptionError(
-            f"There are {len(text)} texts, but {len(text_pair)} pairs.", hint="pass a pair per text."
-        )
+        raise OptionError(f"There are {len(text)} texts, but {len(text_pair)} pairs.", hint="pass a pair per text.")
 
 
 def _parse_config(content: bytes) -> dict[str, Any]:
     try:
         config = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise VocabularyError(
-            f"{CONFIG_FILE} is not JSON: {error}.", hint="convert the checkpoint again."
-        ) from error
+        raise VocabularyError(f"{CONFIG_FILE} is not JSON: {error}.", hint="convert the checkpoint again.") from error
     if not isinstance(config, dict):
         raise VocabularyError(f"{CONFIG_FILE} is not a JSON object.", hint="convert the checkpoint again.")
     return config

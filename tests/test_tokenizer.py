@@ -213,9 +213,7 @@ def test_characters_are_treated_as_in_googles_code_but_for_four_reclassified_one
     expected: set[str],
 ) -> None:
     google = Google({}, lowercase=lowercase, strip_accents=strip_accents is not False)
-    files = tokenizer_files(
-        vocabulary("tiny"), lowercase=lowercase, strip_accents=strip_accents, max_length=9
-    )
+    files = tokenizer_files(vocabulary("tiny"), lowercase=lowercase, strip_accents=strip_accents, max_length=9)
     backend = Tokenizer.from_str(files["tokenizer.json"].decode())
 
     def words(text: str) -> list[str]:
@@ -352,9 +350,7 @@ def test_long_lists_of_unused_lines_are_counted_not_told(tmp_path: Path) -> None
 
 def vocabulary_files() -> st.SearchStrategy[bytes]:
     """Draw files with every fault Google's reader passes over, in any order and number."""
-    tokens = st.sampled_from(
-        ["", " ", "a", "##a", " a", "b\u3000", "c\rd", "\x85", "[x]", "\u2028", "e f", "\ufeffg"]
-    )
+    tokens = st.sampled_from(["", " ", "a", "##a", " a", "b\u3000", "c\rd", "\x85", "[x]", "\u2028", "e f", "\ufeffg"])
     lines = st.lists(tokens, max_size=12).flatmap(lambda some: st.permutations([*SPECIAL_TOKENS, *some]))
     return st.tuples(lines, st.sampled_from(["\n", "\r\n"]), st.sampled_from(["", "\n", "\n\n"])).map(
         lambda drawn: (drawn[1].join(drawn[0]) + drawn[2]).encode()
@@ -362,9 +358,7 @@ def vocabulary_files() -> st.SearchStrategy[bytes]:
 
 
 @given(content=vocabulary_files())
-def test_every_token_google_can_produce_keeps_its_id(
-    content: bytes, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_every_token_google_can_produce_keeps_its_id(content: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("vocabulary")
     subject = read(folder, content)
     ids = {token: index for token, index in google_ids(content).items() if token and "\r" not in token}
@@ -375,9 +369,7 @@ def test_every_token_google_can_produce_keeps_its_id(
 
 
 @given(content=vocabulary_files())
-def test_what_is_written_reads_the_same_everywhere(
-    content: bytes, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_what_is_written_reads_the_same_everywhere(content: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("vocabulary")
     subject = read(folder, content)
     files = tokenizer_files(subject, lowercase=False, max_length=9)
@@ -434,9 +426,7 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
         read_vocabulary(tmp_path)
 
 
-def test_a_file_larger_than_any_vocabulary_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_larger_than_any_vocabulary_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_FILE_BYTES", len(SPECIALS))
 
     assert len(read(tmp_path, SPECIALS)) == 5
@@ -473,9 +463,7 @@ def test_a_sentencepiece_model_is_recognised(tmp_path: Path) -> None:
             "6 of 6 lines are a piece, a tab and a score",
             id="scored",
         ),
-        pytest.param(
-            b"<unk>\n<s>\n</s>\na\nb\n", "the unknown token is <unk>, not [UNK]", id="other-specials"
-        ),
+        pytest.param(b"<unk>\n<s>\n</s>\na\nb\n", "the unknown token is <unk>, not [UNK]", id="other-specials"),
     ],
 )
 def test_a_sentencepiece_vocabulary_in_text_is_recognised(content: bytes, sign: str, tmp_path: Path) -> None:
@@ -536,13 +524,9 @@ def test_as_many_lines_as_embeddings_need_no_remark() -> None:
     assert check_fits(vocabulary("tiny"), 600) is None
 
 
-@pytest.mark.parametrize(
-    ("rows", "rest"), [(601, "id 600 has no token."), (640, "ids 600 to 639 have no token.")]
-)
+@pytest.mark.parametrize(("rows", "rest"), [(601, "id 600 has no token."), (640, "ids 600 to 639 have no token.")])
 def test_fewer_lines_than_embeddings_are_remarked(rows: int, rest: str) -> None:
-    assert (
-        check_fits(vocabulary("tiny"), rows) == f"vocab.txt has 600 lines for {rows} embedding rows: {rest}"
-    )
+    assert check_fits(vocabulary("tiny"), rows) == f"vocab.txt has 600 lines for {rows} embedding rows: {rest}"
 
 
 def test_more_lines_than_embeddings_are_refused() -> None:
@@ -589,9 +573,7 @@ def files_of(name: str = "tiny", **changes: Any) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("name", VOCABULARIES)
-@pytest.mark.parametrize(
-    ("lowercase", "strip_accents"), [(True, None), (True, False), (True, True), (False, None)]
-)
+@pytest.mark.parametrize(("lowercase", "strip_accents"), [(True, None), (True, False), (True, True), (False, None)])
 def test_tokenizer_json_is_what_tokenizers_itself_writes(
     *,
     name: str,
@@ -723,9 +705,7 @@ def test_a_batch_is_padded_to_its_longest_text(padding: Any, tiny: ElectraTokeni
 
 
 @pytest.mark.parametrize(("max_length", "expected"), [(5, 5), (None, 12)])
-def test_texts_are_padded_to_the_longest_input(
-    max_length: int | None, expected: int, tiny: ElectraTokenizer
-) -> None:
+def test_texts_are_padded_to_the_longest_input(max_length: int | None, expected: int, tiny: ElectraTokenizer) -> None:
     columns = tiny("the", padding="max_length", max_length=max_length)
 
     assert columns["input_ids"] == [2, 114, 3] + [0] * (expected - 3)
@@ -733,9 +713,7 @@ def test_texts_are_padded_to_the_longest_input(
 
 
 @pytest.mark.parametrize(("max_length", "expected"), [(5, 5), (None, 12)])
-def test_texts_are_cut_to_the_longest_input(
-    max_length: int | None, expected: int, tiny: ElectraTokenizer
-) -> None:
+def test_texts_are_cut_to_the_longest_input(max_length: int | None, expected: int, tiny: ElectraTokenizer) -> None:
     ids = tiny("the " * 20, truncation=True, max_length=max_length)["input_ids"]
 
     assert ids == [2] + [114] * (expected - 2) + [3]
@@ -845,9 +823,7 @@ def test_saving_and_loading_keeps_every_byte(tmp_path: Path, tiny: ElectraTokeni
 
     assert again("The [MASK]") == tiny("The [MASK]")
     assert again.model_max_length == 12
-    assert {path.name: path.read_bytes() for path in (tmp_path / "second").iterdir()} == files_of(
-        max_length=12
-    )
+    assert {path.name: path.read_bytes() for path in (tmp_path / "second").iterdir()} == files_of(max_length=12)
 
 
 def test_a_target_that_cannot_be_written_is_an_output_error(tmp_path: Path, tiny: ElectraTokenizer) -> None:
