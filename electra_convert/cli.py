@@ -104,13 +104,14 @@ def common(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.group(cls=DefaultGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, message="electra-convert %(version)s")
 def main() -> None:
-    r"""Turn a checkpoint of google-research/electra into PyTorch, TensorFlow and Flax models.
+    """Turn a checkpoint of google-research/electra into PyTorch, TensorFlow and Flax models.
 
     \b
-      electra-convert --part discriminator electra_small
-    writes every head in every framework to ./electra_small-discriminator.
+    electra-convert --part discriminator electra_small
+
+    writes every head in every framework to ./electra_small-discriminator, ready to be loaded by transformers.
     `electra-convert convert --help` lists the options.
-    """
+    """  # noqa: D301  # click takes the control character as "keep these lines"
 
 
 @main.command()

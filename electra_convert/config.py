@@ -71,7 +71,7 @@ class ElectraConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         problems = [f"{field} is {value}; it must be at least 1" for field, value in counts.items() if value < 1]
         if self.num_attention_heads > 0 and self.hidden_size % self.num_attention_heads:
             problems.append(
-                f"num_attention_heads is {self.num_attention_heads}, which does not divide hidden_size, {self.hidden_size}"
+                f"num_attention_heads is {self.num_attention_heads}; it must divide hidden_size, {self.hidden_size}"
             )
         if problems:
             raise ConfigError("this config describes no model", problems=problems)

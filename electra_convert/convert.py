@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from electra_convert.config_file import ConfigFile, check_scope, read_config_file
+from electra_convert.config_file import check_scope, read_config_file
 from electra_convert.errors import OptionError, OutputExistsError
 from electra_convert.formats import writer
 from electra_convert.formats.google_tf1 import GoogleCheckpoint, open_checkpoint
@@ -24,7 +24,7 @@ from electra_convert.mapping import load_mappings
 from electra_convert.options import ConvertOptions, PartChoice
 from electra_convert.output import exists_error, require_space, whole_directory, write_document
 from electra_convert.part import SOURCE_FORMAT, Checkpoint, SourcePart, recognise
-from electra_convert.plan import RECORD_FILE, HeadPlan, Planner, Tokenizer, WeightFile
+from electra_convert.plan import RECORD_FILE, HeadPlan, Planner, Tokenizer, WeightFile, plan_tokenizer
 from electra_convert.source import Location, locate
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
@@ -156,6 +156,7 @@ class Conversion:
         files: The checkpoint's files.
         checkpoint: What they hold.
         parts: The parts to convert, understood.
+        tokenizers: The tokenizer of each.
         heads: The plan of each head.
         out: The output directory.
         options: The request.
@@ -165,6 +166,7 @@ class Conversion:
     files: GoogleCheckpoint
     checkpoint: Checkpoint
     parts: Mapping[Part, SourcePart]
+    tokenizers: Mapping[Part, Tokenizer]
     heads: Sequence[HeadPlan]
     out: Path
     options: ConvertOptions
@@ -182,7 +184,10 @@ class Conversion:
         if config_file:
             check_scope(config_file, parts, one_transformer=checkpoint.topology.one_transformer)
         understood = checkpoint.understand(parts, config_file=config_file, labels=options.label_names())
-        tokenizers = {part: _tokenizer(location, options, config_file, understood[part]) for part in parts}
+        tokenizers = {
+            part: plan_tokenizer(options, config_file, location.vocabulary, source.config)
+            for part, source in understood.items()
+        }
         identity = {
             "format": SOURCE_FORMAT,
             "checkpoint": files.prefix.name,
@@ -191,13 +196,13 @@ class Conversion:
         }
         heads = []
         for part, source in understood.items():
-            planner = Planner(checkpoint, identity, source, options, tokenizers[part][0])
+            planner = Planner(checkpoint, identity, source, options, tokenizers[part])
             folder = Path(part) if len(parts) > 1 else Path()
             heads += [planner.plan(name, folder / name) for name in names]
         out = out or Path(f"{location.name}-{options.part or parts[0]}")
-        notes = [note for _, found in tokenizers.values() for note in found]
+        notes = [note for tokenizer in tokenizers.values() for note in tokenizer.notes]
         notes += _notes(checkpoint, understood, options, files)
-        return cls(files, checkpoint, understood, heads, out, options, tuple(dict.fromkeys(notes)))
+        return cls(files, checkpoint, understood, tokenizers, heads, out, options, tuple(dict.fromkeys(notes)))
 
     def run(self, progress: Progress) -> ConversionReport:
         """Write every head that is not there yet."""
@@ -223,12 +228,18 @@ class Conversion:
             identity=self.files.identity,
             topology=self.checkpoint.topology.says,
             output=self.out,
-            parts=[self._part_report(part) for part in self.parts.values()],
+            parts=[self._part_report(part) for part in self.parts],
             heads=heads,
             notes=[*self.notes, *notes],
-            nbytes=_bytes_needed([head for head in self.heads if head not in there]),
+            nbytes=self._bytes_written(there) if status == "written" else _bytes_needed(self.heads),
             options=self.options,
         )
+
+    def _bytes_written(self, there: Sequence[HeadPlan]) -> int:
+        """Add up the files this run wrote; a file under several names counts once."""
+        folders = [self.out / head.directory for head in self.heads if head not in there]
+        stats = [path.stat() for folder in folders for path in folder.rglob("*") if path.is_file()]
+        return sum({(stat.st_dev, stat.st_ino): stat.st_size for stat in stats}.values())
 
     def _head_report(self, head: HeadPlan, status: Status) -> HeadReport:
         return HeadReport(
@@ -245,14 +256,15 @@ class Conversion:
             status=status,
         )
 
-    def _part_report(self, source: SourcePart) -> PartReport:
+    def _part_report(self, part: Part) -> PartReport:
+        source = self.parts[part]
         fates = [fate for fate, _ in self.checkpoint.ledger(source.part).values()]
         return PartReport(
             part=source.part,
             native_head=source.native_head,
             config={field: getattr(source.config, field) for field in source.config.__struct_fields__},
             origins=dict(source.origins),
-            assumed=source.assumed,
+            assumed=source.assumed | self.tokenizers[part].assumed,
             source_tensors={fate: fates.count(fate) for fate in dict.fromkeys(fates)},
         )
 
@@ -388,43 +400,3 @@ def _notes(
                 f"the {part.part}'s activation is {part.config.hidden_act}; transformers' masked_lm and causal_lm use "
                 "GELU in the head all the same, and so differ from Google's code"
             )
-
-
-def _tokenizer(
-    location: Location, options: ConvertOptions, config_file: ConfigFile | None, source: SourcePart
-) -> tuple[Tokenizer, list[str]]:
-    """Build the tokenizer of one part, and what is to be said of it."""
-    from electra_convert import tokenizer
-
-    if not options.tokenizer:
-        return Tokenizer({}, {"written": False}), []
-    path = options.vocab or location.vocabulary
-    if path is None:
-        return Tokenizer({}, {"written": False}), [
-            "there is no vocab.txt beside the checkpoint: no tokenizer is written; give one with --vocab"
-        ]
-    vocabulary = tokenizer.read_vocabulary(path)
-    origin, lowercase = "assumed", True
-    if options.lowercase is not None:
-        origin, lowercase = "the options", options.lowercase
-    elif config_file and config_file.lowercase is not None:
-        origin, lowercase = f"{config_file.name}: do_lower_case", config_file.lowercase
-    config = source.config
-    notes = [*vocabulary.notes]
-    notes += [note for note in (tokenizer.check_fits(vocabulary, config.vocab_size),) if note]
-    notes += [note for note in (tokenizer.check_casing(vocabulary, lowercase=lowercase),) if note]
-    files = tokenizer.tokenizer_files(
-        vocabulary,
-        lowercase=lowercase,
-        strip_accents=options.strip_accents,
-        max_length=config.max_position_embeddings,
-    )
-    record = {
-        "written": True,
-        "lowercase": {"value": lowercase, "from": origin},
-        "strip_accents": options.strip_accents,
-        "notes": notes,
-    }
-    if origin == "assumed":
-        record["assumed"] = {"lowercase": lowercase}
-    return Tokenizer(files, record, vocabulary.ids()["[PAD]"]), notes

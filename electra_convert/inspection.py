@@ -43,6 +43,7 @@ class InspectedPart(msgspec.Struct, frozen=True, kw_only=True):
         native_head: The head it was trained on, if it has one that can be converted.
         config: Its config; none if it cannot be told.
         origins: What each field of it is known from.
+        assumed: What follows Google's rule, for nothing shows it.
         parameters: How many numbers it has.
         fault: Why it cannot be converted; empty if it can.
     """
@@ -51,6 +52,7 @@ class InspectedPart(msgspec.Struct, frozen=True, kw_only=True):
     native_head: str | None
     config: dict[str, Any] | None
     origins: dict[str, str]
+    assumed: dict[str, Any]
     parameters: int
     fault: str
 
@@ -114,27 +116,19 @@ def inspect_checkpoint(
 
 
 def _part(checkpoint: Checkpoint, part: Part, config: Path | None) -> InspectedPart:
-    native_head = checkpoint.topology.parts[part]
-    parameters = sum(checkpoint.tensors[name].size for name in checkpoint.names[part].present)
+    known: dict[str, Any] = {"config": None, "origins": {}, "assumed": {}, "fault": ""}
     try:
         source = checkpoint.understand([part], config_file=read_config_file(config) if config else None)[part]
     except (ConfigError, TensorMismatchError) as error:
-        return InspectedPart(
-            part=part,
-            native_head=native_head,
-            config=None,
-            origins={},
-            parameters=parameters,
-            fault=str(error),
-        )
-    fields = {field: getattr(source.config, field) for field in source.origins}
+        known["fault"] = str(error)
+    else:
+        known["config"] = {field: getattr(source.config, field) for field in source.origins}
+        known["origins"], known["assumed"] = dict(source.origins), source.assumed
     return InspectedPart(
         part=part,
-        native_head=native_head,
-        config=fields,
-        origins=dict(source.origins),
-        parameters=parameters,
-        fault="",
+        native_head=checkpoint.topology.parts[part],
+        parameters=sum(checkpoint.tensors[name].size for name in checkpoint.names[part].present),
+        **known,
     )
 
 

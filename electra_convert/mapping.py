@@ -323,7 +323,8 @@ def _fields_faults(place: str, pattern: str, *, allowed: set[str], required: set
         yield f"{place}: {pattern!r} is malformed: {error}"
         return
     for field in sorted(fields - allowed):
-        yield f"{place}: {{{field}}} in {pattern!r} is no placeholder; there are: {', '.join(sorted(allowed)) or 'none'}"
+        known = ", ".join(sorted(allowed)) or "none"
+        yield f"{place}: {{{field}}} in {pattern!r} is no placeholder here; there are: {known}"
     for field in sorted(required - fields):
         yield f"{place}: {pattern!r} must hold {{{field}}}"
 

@@ -191,7 +191,7 @@ def recognise(mappings: Mappings, tensors: Mapping[str, Tensor]) -> Checkpoint:
         shown = ", ".join(scopes[:SCOPES_SHOWN]) + (", ..." if len(scopes) > SCOPES_SHOWN else "")
         raise SourceError(
             f"these are not the variables of an ELECTRA checkpoint: {shown or 'there are none'}",
-            hint="a checkpoint that google-research/electra wrote holds electra/ and one of discriminator_predictions/, "
+            hint="what google-research/electra writes holds electra/ and one of discriminator_predictions/, "
             "generator_predictions/ and task_specific/",
         )
     return Checkpoint(mappings, tensors, *found)

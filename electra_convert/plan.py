@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from electra_convert._version import __version__
-from electra_convert.config import head_config
+from electra_convert.config import ElectraConfig, head_config
+from electra_convert.config_file import ConfigFile
 from electra_convert.formats import Contents, TargetFormat, writer
 from electra_convert.initialize import initial_tensor
 from electra_convert.inventory import Part, TensorSpec
 from electra_convert.mapping import Mappings
 from electra_convert.options import ConvertOptions
-from electra_convert.part import Checkpoint, Fate, SourcePart
+from electra_convert.part import ASSUMED, Checkpoint, Fate, SourcePart
 from electra_convert.tensor import ITEM_SIZES, Tensor
+from electra_convert.tokenizer import check_casing, check_fits, read_vocabulary, tokenizer_files
 
 TensorFate = Literal["copied", "tied", "initialised"]
 
 RECORD_FILE = "conversion.json"
+NATIVE = "native head"
 BYTES_PER_TENSOR = 2048
 """What a format needs for a tensor beside its values, at most; a little more is asked for than will be used."""
 
@@ -85,11 +88,77 @@ class HeadPlan:
 
 @dataclass(frozen=True, slots=True)
 class Tokenizer:
-    """What the tokenizer adds to every directory: its files, and what the record says of it."""
+    """What the tokenizer adds to every directory.
 
-    files: Mapping[str, bytes]
-    record: Mapping[str, Any]
+    Args:
+        files: Its files, by name; none, if no tokenizer is written.
+        lowercase: Whether it lower-cases.
+        origin: How that is known.
+        strip_accents: Whether it strips accents; `None` means exactly when it lower-cases.
+        pad_token_id: Id of the padding token.
+        notes: What a user should know.
+    """
+
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    lowercase: bool = True
+    origin: str = ""
+    strip_accents: bool | None = None
     pad_token_id: int = 0
+    notes: tuple[str, ...] = ()
+
+    @property
+    def assumed(self) -> dict[str, Any]:
+        """What follows Google's default because nothing shows it."""
+        return {"lowercase": self.lowercase} if self.origin == ASSUMED else {}
+
+    @property
+    def record(self) -> dict[str, Any] | None:
+        """What the record of a conversion says of it."""
+        if not self.files:
+            return None
+        return {
+            "lowercase": {"value": self.lowercase, "from": self.origin},
+            "strip_accents": self.strip_accents,
+            "notes": self.notes,
+        }
+
+
+def plan_tokenizer(
+    options: ConvertOptions, config_file: ConfigFile | None, beside: Path | None, config: ElectraConfig
+) -> Tokenizer:
+    """Build the tokenizer's files.
+
+    Args:
+        options: The request.
+        config_file: What the user says about the model.
+        beside: The vocabulary that belongs to the checkpoint, if there is one.
+        config: The part's config.
+
+    Raises:
+        VocabularyError: The vocabulary is wrong, or does not fit the model.
+    """
+    if not options.tokenizer:
+        return Tokenizer()
+    path = options.vocab or beside
+    if path is None:
+        return Tokenizer(notes=("there is no vocab.txt beside the checkpoint, so no tokenizer: give one with --vocab",))
+    vocabulary = read_vocabulary(path)
+    lowercase, origin = _casing(options, config_file)
+    files = tokenizer_files(
+        vocabulary, lowercase=lowercase, strip_accents=options.strip_accents, max_length=config.max_position_embeddings
+    )
+    checks = check_fits(vocabulary, config.vocab_size), check_casing(vocabulary, lowercase=lowercase)
+    notes = (*vocabulary.notes, *filter(None, checks))
+    return Tokenizer(files, lowercase, origin, options.strip_accents, vocabulary.ids()["[PAD]"], notes)
+
+
+def _casing(options: ConvertOptions, config_file: ConfigFile | None) -> tuple[bool, str]:
+    """Return whether text is lower-cased, and how that is known."""
+    if options.lowercase is not None:
+        return options.lowercase, "the options"
+    if config_file is not None and config_file.lowercase is not None:
+        return config_file.lowercase, f"{config_file.name}: do_lower_case"
+    return True, ASSUMED
 
 
 @dataclass(frozen=True)
@@ -229,7 +298,7 @@ class Planner:
             },
             "labels": self.source.config.labels,
             "tokenizer": self.tokenizer.record,
-            "assumed": self.source.assumed | self.tokenizer.record.get("assumed", {}),
+            "assumed": self.source.assumed | self.tokenizer.assumed,
             "mappings": self.mappings.hashes,
             "note": self._note(head),
             "tensors": {name: {"fate": fate, "from": why} for name, (fate, why) in fates.items()},
@@ -252,8 +321,8 @@ class Planner:
     def _note(self, head: str) -> str:
         inventory, native = self.mappings.inventory, self.source.native_head
         if native is None or inventory.origin(head) != native:
-            return "" if head == "base" else "its own parameters are untrained: fine-tune it"
-        return "native" if head == native else "copied, not trained causally"
+            return "" if head == "base" else "untrained: fine-tune it"
+        return NATIVE if head == native else "copied, not trained causally"
 
 
 def _index(files: Sequence[WeightFile]) -> bytes:

@@ -12,22 +12,13 @@ from rich.table import Table
 from rich.text import Text
 
 from electra_convert.output import in_bytes
+from electra_convert.plan import NATIVE
 
 if TYPE_CHECKING:
     from electra_convert.convert import ConversionReport, HeadReport, PartReport, Progress
     from electra_convert.inspection import InspectedPart, Inspection
 
 CLASS_PREFIXES = {"pytorch": "", "tensorflow": "TF", "flax": "Flax"}
-CONFIG_SHOWN = (
-    "num_hidden_layers",
-    "hidden_size",
-    "embedding_size",
-    "num_attention_heads",
-    "intermediate_size",
-    "vocab_size",
-    "max_position_embeddings",
-    "hidden_act",
-)
 
 
 def print_json(report: Any) -> None:
@@ -66,11 +57,11 @@ def show_conversion(report: ConversionReport, *, dry_run: bool) -> None:
     console = _console()
     console.print(Text.assemble((report.source, "bold"), f": {report.topology}"))
     for part in report.parts:
-        _show_config(console, part.part, part.config, part.origins)
+        _show_config(console, part.part, part.config, part.assumed)
     console.print()
     console.print(_head_table(report.heads))
     _show_ledger(console, report.parts)
-    _show_notes(console, report.notes)
+    _show_notes(console, report)
     where = f"{in_bytes(report.nbytes)} in {len(report.heads)} directories under {report.output}"
     console.print()
     console.print(f"[bold]Would write[/bold] {where}" if dry_run else f"[bold green]Wrote[/bold green] {where}")
@@ -85,7 +76,8 @@ def show_inspection(inspection: Inspection) -> None:
     console.print(
         f"{len(inspection.tensors)} tensors, {in_bytes(inspection.nbytes)}; index sha256 {inspection.identity[:16]}"
     )
-    _show_notes(console, [inspection.note] if inspection.note else [])
+    if inspection.note:
+        console.print(Text.assemble(("note: ", "yellow"), inspection.note))
     for part in inspection.parts:
         _show_part(console, part)
     table = Table(box=None, padding=(0, 2, 0, 0))
@@ -113,22 +105,30 @@ def _show_part(console: Console, part: InspectedPart) -> None:
         console.print(f"\n[bold]{part.part}[/bold] [red]cannot be converted[/red]: {part.fault}")
         return
     head = f"native head {part.native_head}" if part.native_head else "no head that can be converted"
-    console.print(f"\n[bold]{part.part}[/bold]: {part.parameters:,} parameters, {head}")
-    _show_config(console, part.part, part.config, part.origins)
+    console.print()
+    _show_config(console, part.part, part.config, part.assumed)
+    console.print(f"{part.parameters:,} parameters, {head}")
 
 
-def _show_config(console: Console, part: str, config: dict[str, Any], origins: dict[str, str]) -> None:
-    assumed = [f"{field} = {config[field]}" for field, origin in origins.items() if origin == "assumed"]
-    shown = ", ".join(f"{field} {config[field]}" for field in CONFIG_SHOWN)
-    console.print(Text.assemble((f"{part}: ", "bold"), shown))
+def _show_config(console: Console, name: str, config: dict[str, Any], assumed: dict[str, Any]) -> None:
+    heads = config["num_attention_heads"]
+    sizes = (
+        f"{config['num_hidden_layers']} layers of {config['hidden_size']}",
+        f"{heads} attention head" + "s" * (heads > 1),
+        f"intermediate {config['intermediate_size']}",
+        f"embeddings {config['embedding_size']}",
+        f"{config['vocab_size']:,} tokens",
+        f"{config['max_position_embeddings']} positions",
+        f"{config['hidden_act']}",
+    )
+    console.print(Text.assemble((f"{name}: ", "bold"), ", ".join(sizes)))
     if assumed:
-        console.print(
-            Text.assemble(
-                ("  assumed, for no tensor shows it: ", "yellow"),
-                ", ".join(assumed),
-                "; --config FILE settles it",
-            )
-        )
+        values = ", ".join(f"{field} = {_spelt(value)}" for field, value in assumed.items())
+        console.print(Text.assemble(("assumed, for nothing in the checkpoint shows it: ", "yellow"), values))
+
+
+def _spelt(value: Any) -> str:
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
 
 
 def _head_table(heads: Sequence[HeadReport]) -> Table:
@@ -142,7 +142,7 @@ def _head_table(heads: Sequence[HeadReport]) -> Table:
         name = f"{head.part}/{head.head}" if both else head.head
         note = ", ".join(filter(None, (head.note, "already there" if head.status == "already there" else "")))
         numbers = (head.copied, head.tied, head.initialised)
-        style = "bold" if head.note == "native" else ""
+        style = "bold" if head.note == NATIVE else ""
         table.add_row(name, *(str(number or "") for number in numbers), f"{head.parameters:,}", note, style=style)
     return table
 
@@ -155,14 +155,18 @@ def _show_ledger(console: Console, parts: Sequence[PartReport]) -> None:
         console.print(f"all {total} tensors of the checkpoint, as the {part.part} sees them: {fates}")
 
 
-def _show_notes(console: Console, notes: Sequence[str]) -> None:
-    for note in notes:
+def _show_notes(console: Console, report: ConversionReport) -> None:
+    for note in report.notes:
         console.print(Text.assemble(("note: ", "yellow"), note))
+    if report.options.config is None:
+        console.print(
+            Text.assemble(("note: ", "yellow"), "--config with the hparams of the training run settles what is assumed")
+        )
 
 
 def _show_calls(console: Console, report: ConversionReport) -> None:
     """Print the call that loads the native head in each framework."""
-    head = next((head for head in report.heads if head.note == "native"), report.heads[0])
+    head = next((head for head in report.heads if head.note == NATIVE), report.heads[0])
     console.print("\nLoad it:")
     for target in report.options.targets:
         place = head.directory / target if report.options.split_formats else head.directory

@@ -33,7 +33,8 @@ def _faults(text: str) -> Iterator[tuple[int, str]]:
     events: Iterator[Any] = yaml.parse(text, Loader)
     for event in events:
         if isinstance(event, yaml.AliasEvent):
-            yield event.start_mark.line, f"*{event.anchor} is an alias"
+            mark: Any = event.start_mark
+            yield mark.line, f"*{event.anchor} is an alias"
             return
     yield from _duplicates(yaml.compose(text, Loader))
 
