@@ -110,12 +110,9 @@ class ConfigFile:
             ConfigError: A value has the wrong type, or no model has it.
         """
         if not self.describes_both_parts:
-            claims = {key: Claim(value, key) for key, value in self.content.items() if key in FIELD_TYPES}
-        else:
-            claims = _discriminator(self.content)
-            if part == "generator" and not one_transformer:
-                claims = _generator(self.content, claims)
-        return self._checked(claims)
+            return self._checked({key: Claim(value, key) for key, value in self.content.items() if key in FIELD_TYPES})
+        claims = self._checked(_discriminator(self.content))
+        return claims if part == "discriminator" or one_transformer else _generator(self.content, claims)
 
     def _checked(self, claims: Claims) -> Claims:
         problems, checked = [], {}

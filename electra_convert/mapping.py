@@ -219,16 +219,14 @@ def load_mappings(directory: Path | None = None) -> Mappings:
             hint="copy the package's own folder and change the copy; `electra-convert mappings` shows where it is",
         )
     inventory = _read(directory / INVENTORY_FILE, Inventory)
-    formats = [_read(path, FormatMapping) for path in files if path.name != INVENTORY_FILE]
-    problems = [*_inventory_faults(inventory)]
-    for path, mapping in zip((path for path in files if path.name != INVENTORY_FILE), formats, strict=True):
-        if mapping.format != path.stem:
-            problems.append(f"{path.name}: format is {mapping.format!r}; the file's name says {path.stem!r}")
-        problems += (f"{path.name}: {fault}" for fault in _faults(mapping, inventory))
+    mappings = {path: _read(path, FormatMapping) for path in files if path.name != INVENTORY_FILE}
+    problems = [f"{INVENTORY_FILE}: {fault}" for fault in _inventory_faults(inventory)]
+    if not problems:  # only then can the formats be compared with it
+        problems = [f"{path.name}: {fault}" for path in mappings for fault in _faults(mappings[path], inventory, path)]
     if problems:
         raise MappingError(f"the mappings in {directory} are wrong", problems=problems, hint="correct these rows")
     hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-    return Mappings(inventory, {mapping.format: mapping for mapping in formats}, hashes)
+    return Mappings(inventory, {mapping.format: mapping for mapping in mappings.values()}, hashes)
 
 
 def mapping_schema() -> dict[str, Any]:
@@ -258,24 +256,30 @@ def _inventory_faults(inventory: Inventory) -> Iterator[str]:
     for row, module in inventory.rows.items():
         for dimension in module.shape:
             if isinstance(dimension, str) and dimension not in DIMENSIONS:
-                yield f"{INVENTORY_FILE}: {row}: {dimension!r} is no dimension: {', '.join(DIMENSIONS)}"
+                yield f"{row}: {dimension!r} is no dimension: {', '.join(DIMENSIONS)}"
     for head, entry in inventory.heads.items():
         if entry.like is not None and entry.like not in inventory.heads:
-            yield f"{INVENTORY_FILE}: heads.{head}: like names {entry.like!r}, which is no head"
+            yield f"heads.{head}: like names {entry.like!r}, which is no head"
         backbone = set(inventory.backbone) & set(entry.modules)
-        yield from (f"{INVENTORY_FILE}: heads.{head}: {row} is in the backbone already" for row in sorted(backbone))
+        yield from (f"heads.{head}: {row} is in the backbone already" for row in sorted(backbone))
     missing = {leaf for leaves in LEAVES.values() for leaf in leaves} - set(inventory.initializers)
-    yield from (f"{INVENTORY_FILE}: initializers: {leaf} has none" for leaf in sorted(missing))
+    yield from (f"initializers: {leaf} has none" for leaf in sorted(missing))
 
 
-def _faults(mapping: FormatMapping, inventory: Inventory) -> list[str]:
+def _faults(mapping: FormatMapping, inventory: Inventory, path: Path) -> list[str]:
     """List what is wrong with a mapping; collisions are looked for only in one that is otherwise right."""
     faults = [
+        *_name_faults(mapping, path),
         *_row_faults(mapping, inventory),
         *_pattern_faults(mapping, inventory),
         *_topology_faults(mapping, inventory),
     ]
     return faults or [*_collisions(mapping, inventory)]
+
+
+def _name_faults(mapping: FormatMapping, path: Path) -> Iterator[str]:
+    if mapping.format != path.stem:
+        yield f"format is {mapping.format!r}; the file's name says {path.stem!r}"
 
 
 def _row_faults(mapping: FormatMapping, inventory: Inventory) -> Iterator[str]:
