@@ -220,7 +220,7 @@ def _latest(state: Path, found: list[Path]) -> Path:
     raise CheckpointNotFoundError(
         f"{state} says that the latest checkpoint is {name}, but {name}.index is not beside it",
         problems=[f"{other.name} is" for other in found],
-        hint="copy that checkpoint too, or choose one that is there with --step" if found else f"copy {name}.* too",
+        hint=f"copy {name}.* too" + (", or choose one that is there with --step" if found else ""),
     )
 
 

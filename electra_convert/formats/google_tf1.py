@@ -171,9 +171,7 @@ def open_checkpoint(prefix: Path) -> GoogleCheckpoint:
     )
 
 
-def write_checkpoint(
-    prefix: Path, tensors: Iterable[Tensor], *, advance: Callable[[int], None] | None = None
-) -> None:
+def write_checkpoint(prefix: Path, tensors: Iterable[Tensor], *, advance: Callable[[int], None] | None = None) -> None:
     """Write a new checkpoint with one data file, synced to disk; TensorFlow reads it by name.
 
     Tensors are loaded and written one at a time, in the order given. The index comes last: without it there
@@ -308,9 +306,7 @@ class _Entry:
     @property
     def dtype(self) -> str:
         """Name of the element type."""
-        return DTYPES.get(self.dtype_number) or OTHER_DTYPES.get(
-            self.dtype_number, f"number {self.dtype_number}"
-        )
+        return DTYPES.get(self.dtype_number) or OTHER_DTYPES.get(self.dtype_number, f"number {self.dtype_number}")
 
     @property
     def fault(self) -> str:
@@ -390,9 +386,7 @@ def _tensors(
 def _stray_slices(entries: Mapping[bytes, _Entry]) -> list[str]:
     """Return the slices that no tensor lists."""
     listed = {_slice_key(key, box) for key, entry in entries.items() for box in entry.slices}
-    return [
-        f"{_name(key)}: no tensor has such a slice" for key in entries if _is_slice(key) and key not in listed
-    ]
+    return [f"{_name(key)}: no tensor has such a slice" for key in entries if _is_slice(key) and key not in listed]
 
 
 def _locate(key: bytes, entries: Mapping[bytes, _Entry], shards: Mapping[int, _Shard]) -> list[_Piece]:
@@ -427,14 +421,10 @@ def _piece(entry: _Entry, shards: Mapping[int, _Shard], box: Box) -> _Piece:
     shard = shards[entry.shard]
     needed = math.prod(entry.shape) * ITEM_SIZES[entry.dtype]
     if entry.size != needed:
-        raise DamageError(
-            f"it has {entry.size} bytes; {entry.dtype} of shape {list(entry.shape)} takes {needed}"
-        )
+        raise DamageError(f"it has {entry.size} bytes; {entry.dtype} of shape {list(entry.shape)} takes {needed}")
     end = entry.offset + entry.size
     if entry.offset < 0 or end > shard.size:
-        raise DamageError(
-            f"it is at bytes {entry.offset} to {end} of {shard.path.name}, which has {shard.size}"
-        )
+        raise DamageError(f"it is at bytes {entry.offset} to {end} of {shard.path.name}, which has {shard.size}")
     return _Piece(shard, entry.offset, entry.size, entry.checksum, box)
 
 
@@ -454,12 +444,9 @@ def _slice_key(name: bytes, box: Box) -> bytes:
 def _resolve(box: Box, shape: tuple[int, ...]) -> Box:
     """Return a slice of a tensor of that shape, the length of a full axis filled in."""
     if len(box) != len(shape):
-        raise DamageError(
-            f"its slice {_text([box])} has not the {len(shape)} axes of its shape {list(shape)}"
-        )
+        raise DamageError(f"its slice {_text([box])} has not the {len(shape)} axes of its shape {list(shape)}")
     resolved = tuple(
-        (start, whole if length == FULL_LENGTH else length)
-        for (start, length), whole in zip(box, shape, strict=True)
+        (start, whole if length == FULL_LENGTH else length) for (start, length), whole in zip(box, shape, strict=True)
     )
     if any(start < 0 or length < 0 for start, length in resolved):
         raise DamageError(f"its slice {_text([box])} has a negative start or length")
@@ -488,9 +475,7 @@ def _corners(box: Box) -> Counter[tuple[int, ...]]:
 
 def _text(boxes: Iterable[Box]) -> str:
     """Return slices as Python writes them: `[0:3, 0:4]`."""
-    return ", ".join(
-        "[" + ", ".join(f"{start}:{start + length}" for start, length in box) + "]" for box in boxes
-    )
+    return ", ".join("[" + ", ".join(f"{start}:{start + length}" for start, length in box) + "]" for box in boxes)
 
 
 # Values
@@ -573,9 +558,7 @@ def _write_values(file: BinaryIO, tensor: Tensor) -> int:
 
     array = np.ascontiguousarray(tensor.load())
     if array.dtype != numpy_dtype(tensor.dtype) or array.size != tensor.size:
-        raise ValueError(
-            f"{tensor.name} is {array.dtype} {array.shape}, described as {tensor.dtype} {tensor.shape}"
-        )
+        raise ValueError(f"{tensor.name} is {array.dtype} {array.shape}, described as {tensor.dtype} {tensor.shape}")
     content = array.reshape(-1).view(np.uint8)
     content.flags.writeable = False  # google_crc32c takes nothing else
     file.write(content.data)

@@ -106,9 +106,7 @@ def _block(data: bytes, offset: int, size: int) -> tuple[int, int]:
     compression, stored = struct.unpack_from("<BI", data, end)
     computed = masked(google_crc32c.value(data[offset : end + 1]))
     if stored != computed:
-        raise DamageError(
-            f"the block at byte {offset} has checksum {computed:08x}, not {stored:08x} as stored"
-        )
+        raise DamageError(f"the block at byte {offset} has checksum {computed:08x}, not {stored:08x} as stored")
     if compression:
         raise CompressedBlockError(f"the block at byte {offset} is compressed (type {compression})")
     return offset, _entries_end(data, offset, end)
