@@ -75,12 +75,11 @@ def require_space(target: Path, needed: int) -> None:
 
 def in_bytes(count: float) -> str:
     """Return a number of bytes as a person writes it: `1.34 GB`."""
-    step = 1000
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if count < step:
-            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.3g} {unit}"
-        count /= step
-    return f"{count:.3g} TB"
+    units = ("bytes", "kB", "MB", "GB", "TB")
+    power = max(0, min(len(units) - 1, (len(str(round(count))) - 1) // 3))
+    scaled = count / 1000**power
+    decimals = 0 if not power or scaled >= 100 else 1 if scaled >= 10 else 2  # noqa: PLR2004  # three digits in all
+    return f"{scaled:.{decimals}f} {units[power]}"
 
 
 def sync_tree(directory: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -181,7 +182,7 @@ def test_pack_and_unpack_are_inverse(rows: int, widths: list[int], *, transpose:
         spec.name: np.arange(rows * spec.shape[1], dtype=np.float32).reshape(spec.shape) + i
         for i, spec in enumerate(specs)
     }
-    tensors = {name: Tensor(name, array.shape, "float32", lambda array=array: array) for name, array in arrays.items()}
+    tensors = {name: Tensor(name, array.shape, "float32", partial(np.asarray, array)) for name, array in arrays.items()}
     binding = Binding("joined", specs, "transpose" if transpose else "identity")
     packed = binding.pack(tensors)
     assert packed.load().shape == packed.shape == binding.shape

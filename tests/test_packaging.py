@@ -15,18 +15,8 @@ ROOT = Path(__file__).parents[1]
 
 def test_the_wheel_holds_the_mappings(tmp_path: Path) -> None:
     """An unpacked wheel, away from the checkout, loads its own mappings and runs its own command line."""
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "--quiet",
-        "--no-deps",
-        "--no-build-isolation",
-        "-w",
-        tmp_path,
-        ROOT,
-    ]
+    options = ["--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir"]
+    command = [sys.executable, "-m", "pip", "wheel", *options, str(tmp_path), str(ROOT)]
     subprocess.run(command, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("electra_convert-*.whl")
     with zipfile.ZipFile(wheel) as pack:

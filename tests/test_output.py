@@ -1,0 +1,128 @@
+"""Directories that appear whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from electra_convert import DiskSpaceError, OutputError, OutputExistsError
+from electra_convert.output import in_bytes, require_space, whole_directory, write_document
+
+
+def test_a_directory_appears_when_it_is_complete(tmp_path: Path) -> None:
+    """Until the block ends nothing has the target's name; then everything is there."""
+    target = tmp_path / "a" / "b"
+    with whole_directory(target, overwrite=False) as staged:
+        write_document(staged / "file", b"content")
+        assert not target.exists()
+    assert (target / "file").read_bytes() == b"content"
+    assert [path.name for path in target.parent.iterdir()] == ["b"]
+
+
+def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
+    """When the block fails, neither the target nor the directories above it stay."""
+    with pytest.raises(KeyError), whole_directory(tmp_path / "a" / "b", overwrite=False) as staged:
+        write_document(staged / "file", b"content")
+        raise KeyError
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", ["directory", "file"])
+def test_what_is_there_is_not_touched(tmp_path: Path, kind: str) -> None:
+    """Something at the target is an error, and stays as it was."""
+    target = tmp_path / "target"
+    if kind == "file":
+        target.write_text("old")
+    else:
+        target.mkdir()
+        (target / "old").write_text("old")
+    with pytest.raises(OutputExistsError, match="exists already"), whole_directory(target, overwrite=False) as staged:
+        write_document(staged / "file", b"new")
+    assert (target if kind == "file" else target / "old").read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_overwriting_exchanges(tmp_path: Path) -> None:
+    """With `overwrite` the old directory gives way as a whole, and is removed."""
+    target = tmp_path / "target"
+    target.mkdir()
+    (target / "old").write_text("old")
+    with whole_directory(target, overwrite=True) as staged:
+        write_document(staged / "new", b"new")
+        assert (target / "old").exists()
+    assert [path.name for path in target.iterdir()] == ["new"]
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_overwriting_works_where_names_cannot_be_exchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A system without `renameat2` does it in renames."""
+    monkeypatch.setattr("ctypes.CDLL", lambda *_, **__: object())
+    target = tmp_path / "target"
+    target.mkdir()
+    with whole_directory(target, overwrite=True) as staged:
+        write_document(staged / "new", b"new")
+    assert [path.name for path in target.iterdir()] == ["new"]
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_what_a_killed_run_left_is_removed(tmp_path: Path) -> None:
+    """A staged directory whose owner is gone is cleared away; that of a running one is not."""
+    abandoned = tmp_path / ".target.deadbeef.partial"
+    abandoned.mkdir()
+    (abandoned / "half").write_text("half")
+    with whole_directory(tmp_path / "target", overwrite=False) as first:
+        assert not abandoned.exists()
+        write_document(first / "file", b"first")
+        with whole_directory(tmp_path / "other", overwrite=False) as second:
+            write_document(second / "file", b"second")
+        with pytest.raises(KeyError), whole_directory(tmp_path / "target", overwrite=False):
+            assert first.exists()
+            raise KeyError
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "target"]
+
+
+@pytest.mark.parametrize(
+    ("code", "error", "message"),
+    [
+        (errno.ENOSPC, DiskSpaceError, "is full"),
+        (errno.EDQUOT, DiskSpaceError, "is full"),
+        (errno.EROFS, OutputError, "cannot be written: Read-only file system"),
+        (errno.EACCES, OutputError, "cannot be written: Permission denied"),
+    ],
+)
+def test_what_the_system_refuses_is_one_message(
+    tmp_path: Path, code: int, error: type[Exception], message: str
+) -> None:
+    """A full disk and a missing permission are errors of this package, and nothing stays."""
+    with pytest.raises(error, match=message), whole_directory(tmp_path / "target", overwrite=False) as staged:
+        write_document(staged / "file", b"content")
+        raise OSError(code, os.strerror(code))
+    assert not list(tmp_path.iterdir())
+
+
+def test_too_little_space_is_told_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message gives what is needed and what there is."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 5_000_000))
+    require_space(tmp_path / "a" / "b", 5_000_000)
+    with pytest.raises(DiskSpaceError, match=r"needs 1\.34 GB, but its disk has 5 MB free"):
+        require_space(tmp_path / "a" / "b", 1_340_000_000)
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 bytes"),
+        (999, "999 bytes"),
+        (1000, "1 kB"),
+        (1_340_000_000, "1.34 GB"),
+        (2e12, "2 TB"),
+        (5e15, "5e+03 TB"),
+    ],
+)
+def test_bytes_are_written_as_people_do(count: float, text: str) -> None:
+    """Three digits and a unit."""
+    assert in_bytes(count) == text
