@@ -50,7 +50,7 @@ _COLUMNS = {"input_ids": "ids", "token_type_ids": "type_ids", "attention_mask": 
 _EXAMPLES = 5
 _METASPACE = "\u2581"
 _BYTE_ORDER_MARK = "\ufeff"
-_WEIGHTS_ALONE = "convert the weights alone with `--no-tokenizer`, and ship the tokenizer the model was trained with."
+_WEIGHTS_ALONE = "convert the weights alone with `--no-tokenizer`, and ship the tokenizer the model was trained with"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,13 +105,13 @@ def read_vocabulary(path: Path) -> Vocabulary:
     lines, problems = _decode(content)
     tokens = _without_trailing_blanks([line.strip() for line in lines])
     if not tokens:
-        raise VocabularyError(f"{path} holds no token.", hint="give the vocab.txt the model was trained with.")
+        raise VocabularyError(f"{path} holds no token", hint="give the vocab.txt the model was trained with")
     _refuse_sentencepiece_text(path, tokens)
     tokens, mark_notes = _without_byte_order_mark(tokens)
     problems += _missing_special_tokens(tokens)
     if problems:
         raise VocabularyError(
-            f"{path} is not a vocabulary ELECTRA can use.",
+            f"{path} is not a vocabulary ELECTRA can use",
             problems=problems,
             hint=f"give the vocab.txt the model was trained with, or {_WEIGHTS_ALONE}",
         )
@@ -135,13 +135,13 @@ def check_fits(vocabulary: Vocabulary, vocab_size: int) -> str | None:
     lines = len(vocabulary)
     if lines > vocab_size:
         raise VocabularyError(
-            f"The vocabulary has {lines} lines, but the model has {vocab_size} word embeddings: "
-            f"{_ids(vocab_size, lines)} none.",
-            hint=f"give the vocab.txt the model was trained with, which has at most {vocab_size} lines.",
+            f"the vocabulary has {lines} lines, but the model has {vocab_size} word embeddings: "
+            f"{_ids(vocab_size, lines)} none",
+            hint=f"give the vocab.txt the model was trained with, which has at most {vocab_size} lines",
         )
     if lines < vocab_size:
         unused = _ids(lines, vocab_size)
-        return f"{VOCABULARY_FILE} has {lines} lines for {vocab_size} embedding rows: {unused} no token."
+        return f"{VOCABULARY_FILE} has {lines} lines for {vocab_size} embedding rows: {unused} no token"
     return None
 
 
@@ -159,13 +159,13 @@ def check_casing(vocabulary: Vocabulary, *, lowercase: bool) -> str | None:
     cased = [token for token in words if token != token.lower()]
     if lowercase and cased:
         return (
-            f"Text is lower-cased, but {len(cased)} of {len(vocabulary)} tokens hold capitals, so no text "
-            f"becomes them ({_quoted(cased)}): the model may have been trained on cased text."
+            f"text is lower-cased, but {len(cased)} of {len(vocabulary)} tokens hold capitals, so no text "
+            f"becomes them ({_quoted(cased)}): the model may have been trained on cased text"
         )
     if not lowercase and not cased and any(token != token.upper() for token in words):
         return (
-            f"Text keeps its capitals, but none of {len(vocabulary)} tokens holds one, so words with "
-            "capitals become [UNK]: the model may have been trained on lower-cased text."
+            f"text keeps its capitals, but none of {len(vocabulary)} tokens holds one, so words with "
+            "capitals become [UNK]: the model may have been trained on lower-cased text"
         )
     return None
 
@@ -177,13 +177,13 @@ def _read(path: Path) -> bytes:
             content = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise VocabularyError(
-            f"{path} cannot be read: {error.strerror or error}.",
-            hint="name a file that exists and is readable.",
+            f"{path} cannot be read: {error.strerror or error}",
+            hint="name a file that exists and is readable",
         ) from error
     if len(content) > MAX_FILE_BYTES:
         raise VocabularyError(
-            f"{path} is larger than any tokenizer's file: more than {MAX_FILE_BYTES} bytes.",
-            hint="give the vocab.txt the model was trained with.",
+            f"{path} is larger than any tokenizer's file: more than {MAX_FILE_BYTES} bytes",
+            hint="give the vocab.txt the model was trained with",
         )
     return content
 
@@ -192,7 +192,7 @@ def _refuse_sentencepiece_model(path: Path, content: bytes) -> None:
     """Refuse SentencePiece's `ModelProto`: a piece (field 1), its length, its text (field 1), its score."""
     if content[:1] == b"\n" and content[2:3] == b"\n" and b"\0" in content[:64]:
         raise VocabularyError(
-            f"{path} is a SentencePiece model, not a WordPiece vocabulary as Google's code reads it.",
+            f"{path} is a SentencePiece model, not a WordPiece vocabulary as Google's code reads it",
             hint=_WEIGHTS_ALONE,
         )
 
@@ -207,7 +207,7 @@ def _refuse_other_segmenter(path: Path) -> None:
     segmenters = _segmenters(config) if isinstance(config, dict) else []
     if segmenters:
         raise VocabularyError(
-            f"{path} is not for Google's tokenizer: {neighbour.name} beside it asks for another one.",
+            f"{path} is not for Google's tokenizer: {neighbour.name} beside it asks for another one",
             problems=segmenters,
             hint=_WEIGHTS_ALONE,
         )
@@ -261,7 +261,7 @@ def _refuse_sentencepiece_text(path: Path, tokens: Sequence[str]) -> None:
         signs.append("the unknown token is <unk>, not [UNK]")
     if signs:
         raise VocabularyError(
-            f"{path} looks like a SentencePiece vocabulary, not a WordPiece one as Google's code reads it.",
+            f"{path} looks like a SentencePiece vocabulary, not a WordPiece one as Google's code reads it",
             problems=signs,
             hint=_WEIGHTS_ALONE,
         )
@@ -323,8 +323,8 @@ def _unused_note(fault: str, places: Sequence[str]) -> str:
     more = f" and {len(places) - _EXAMPLES} more" if len(places) > _EXAMPLES else ""
     are = "1 line is" if len(places) == 1 else f"{len(places)} lines are"
     return (
-        f"{are} {fault} ({'; '.join(places[:_EXAMPLES])}{more}): Google's tokenizer never produces such ids. "
-        "They are called [unused-line-...] here, so that all others keep theirs."
+        f"{are} {fault} ({'; '.join(places[:_EXAMPLES])}{more}): Google's tokenizer never produces such ids; "
+        "they are called [unused-line-...] here, so that all others keep theirs"
     )
 
 
@@ -369,9 +369,9 @@ def tokenizer_files(
     """
     if strip_accents and not lowercase:
         raise OptionError(
-            "Accents cannot be stripped from text that keeps its capitals: Google's tokenizer strips accents "
-            "only when it lower-cases, whatever its `strip_accents` says.",
-            hint="lower-case too, or leave the accents alone.",
+            "accents cannot be stripped from text that keeps its capitals: Google's tokenizer strips accents "
+            "only when it lower-cases, whatever its `strip_accents` says",
+            hint="lower-case too, or leave the accents alone",
         )
     config = _tokenizer_config(lowercase=lowercase, strip_accents=strip_accents, max_length=max_length)
     tokenizer = _tokenizer(vocabulary, lowercase=lowercase, strip_accents=strip_accents)
@@ -537,9 +537,9 @@ class ElectraTokenizer:
         files = {name: _read(folder / name) for name in names if (folder / name).is_file()}
         if TOKENIZER_FILE not in files:
             raise VocabularyError(
-                f"{folder} holds no {TOKENIZER_FILE}.",
+                f"{folder} holds no {TOKENIZER_FILE}",
                 hint="name a directory that `save_pretrained` or a conversion wrote. Models on the Hub "
-                "are not looked up; for a vocab.txt alone use `ElectraTokenizer.from_vocabulary`.",
+                "are not looked up; for a vocab.txt alone use `ElectraTokenizer.from_vocabulary`",
             )
         return cls(files)
 
@@ -556,8 +556,8 @@ class ElectraTokenizer:
                 (folder / name).write_bytes(content)
         except OSError as error:
             raise OutputError(
-                f"The tokenizer cannot be written to {folder}: {error.strerror or error}.",
-                hint="name a directory that can be written.",
+                f"the tokenizer cannot be written to {folder}: {error.strerror or error}",
+                hint="name a directory that can be written",
             ) from error
 
     def __reduce__(self) -> tuple[type[ElectraTokenizer], tuple[dict[str, bytes]]]:
@@ -736,21 +736,21 @@ class ElectraTokenizer:
     def _length(self, settings: _Settings, *, special: int) -> int | None:
         """Return the length to cut or pad to, where the settings need one."""
         if settings.padding not in (False, True, "longest", "max_length"):
-            raise OptionError(f"padding is {settings.padding!r}.", hint='pass True, False, "longest" or "max_length".')
+            raise OptionError(f"padding is {settings.padding!r}", hint='pass True, False, "longest" or "max_length"')
         if not settings.truncation and settings.padding != "max_length":
             if settings.max_length is not None:
                 raise OptionError(
-                    f"max_length is {settings.max_length}, but nothing is cut or padded to it.",
-                    hint='pass truncation=True or padding="max_length" too, or leave max_length out.',
+                    f"max_length is {settings.max_length}, but nothing is cut or padded to it",
+                    hint='pass truncation=True or padding="max_length" too, or leave max_length out',
                 )
             return None
         length = self.model_max_length if settings.max_length is None else settings.max_length
         if length is None:
-            raise OptionError("The tokenizer knows no longest input of its model.", hint="pass max_length.")
+            raise OptionError("the tokenizer knows no longest input of its model", hint="pass max_length")
         if length < special:
             raise OptionError(
-                f"max_length is {length}, but the {special} special tokens alone take {special}.",
-                hint=f"pass {special + 1} or more.",
+                f"max_length is {length}, but the {special} special tokens alone take {special}",
+                hint=f"pass {special + 1} or more",
             )
         return length
 
@@ -768,18 +768,18 @@ def _check_pairing(text: str | Texts, text_pair: str | Texts | None) -> None:
     if text_pair is None:
         return
     if isinstance(text, str) != isinstance(text_pair, str):
-        raise OptionError("text and text_pair must both be a string, or both be lists.", hint="pass a pair per text.")
+        raise OptionError("text and text_pair must both be a string, or both be lists", hint="pass a pair per text")
     if not isinstance(text, str) and len(text) != len(text_pair):
-        raise OptionError(f"There are {len(text)} texts, but {len(text_pair)} pairs.", hint="pass a pair per text.")
+        raise OptionError(f"there are {len(text)} texts, but {len(text_pair)} pairs", hint="pass a pair per text")
 
 
 def _parse_config(content: bytes) -> dict[str, Any]:
     try:
         config = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise VocabularyError(f"{CONFIG_FILE} is not JSON: {error}.", hint="convert the checkpoint again.") from error
+        raise VocabularyError(f"{CONFIG_FILE} is not JSON: {error}", hint="convert the checkpoint again") from error
     if not isinstance(config, dict):
-        raise VocabularyError(f"{CONFIG_FILE} is not a JSON object.", hint="convert the checkpoint again.")
+        raise VocabularyError(f"{CONFIG_FILE} is not a JSON object", hint="convert the checkpoint again")
     return config
 
 
@@ -791,12 +791,12 @@ def _load_backend(files: Mapping[str, bytes]) -> Any:
         backend = Tokenizer.from_str(files[TOKENIZER_FILE].decode())
     except Exception as error:  # tokenizers raises nothing narrower
         raise VocabularyError(
-            f"{TOKENIZER_FILE} cannot be used: {error}.", hint="convert the checkpoint again."
+            f"{TOKENIZER_FILE} cannot be used: {error}", hint="convert the checkpoint again"
         ) from error
     missing = [token for token in SPECIAL_TOKENS if backend.token_to_id(token) is None]
     if missing:
         raise VocabularyError(
-            f"{TOKENIZER_FILE} lacks special tokens of ELECTRA.",
+            f"{TOKENIZER_FILE} lacks special tokens of ELECTRA",
             problems=[f"{token} is missing" for token in missing],
         )
     return backend

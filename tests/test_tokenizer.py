@@ -317,8 +317,8 @@ def test_of_equal_lines_the_last_one_counts_and_the_others_keep_their_ids(tmp_pa
     (note,) = subject.notes
     assert note == (
         "2 lines are repeated later, where the last counts ('a' on lines 6 and 10; 'a' on lines 8 and 10): "
-        "Google's tokenizer never produces such ids. They are called [unused-line-...] here, so that all "
-        "others keep theirs."
+        "Google's tokenizer never produces such ids; they are called [unused-line-...] here, so that all "
+        "others keep theirs"
     )
 
 
@@ -524,7 +524,7 @@ def test_as_many_lines_as_embeddings_need_no_remark() -> None:
     assert check_fits(vocabulary("tiny"), 600) is None
 
 
-@pytest.mark.parametrize(("rows", "rest"), [(601, "id 600 has no token."), (640, "ids 600 to 639 have no token.")])
+@pytest.mark.parametrize(("rows", "rest"), [(601, "id 600 has no token"), (640, "ids 600 to 639 have no token")])
 def test_fewer_lines_than_embeddings_are_remarked(rows: int, rest: str) -> None:
     assert check_fits(vocabulary("tiny"), rows) == f"vocab.txt has 600 lines for {rows} embedding rows: {rest}"
 
@@ -534,7 +534,7 @@ def test_more_lines_than_embeddings_are_refused() -> None:
         check_fits(vocabulary("tiny"), 597)
 
     assert caught.value.message == (
-        "The vocabulary has 600 lines, but the model has 597 word embeddings: ids 597 to 599 have none."
+        "the vocabulary has 600 lines, but the model has 597 word embeddings: ids 597 to 599 have none"
     )
     assert "at most 597 lines" in caught.value.hint
 
@@ -544,8 +544,8 @@ def test_a_vocabulary_with_capitals_speaks_against_lower_casing() -> None:
 
     assert check_casing(subject, lowercase=False) is None
     assert check_casing(subject, lowercase=True) == (
-        "Text is lower-cased, but 2 of 8 tokens hold capitals, so no text becomes them ('The', '##É'): "
-        "the model may have been trained on cased text."
+        "text is lower-cased, but 2 of 8 tokens hold capitals, so no text becomes them ('The', '##É'): "
+        "the model may have been trained on cased text"
     )
 
 
@@ -554,8 +554,8 @@ def test_a_vocabulary_without_capitals_speaks_against_keeping_them() -> None:
 
     assert check_casing(vocabulary("bert"), lowercase=True) is None
     assert note == (
-        "Text keeps its capitals, but none of 30522 tokens holds one, so words with capitals become [UNK]: "
-        "the model may have been trained on lower-cased text."
+        "text keeps its capitals, but none of 30522 tokens holds one, so words with capitals become [UNK]: "
+        "the model may have been trained on lower-cased text"
     )
 
 
