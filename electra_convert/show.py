@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import click
 import msgspec
 from rich.console import Console
 from rich.table import Table
@@ -24,7 +25,7 @@ CLASS_PREFIXES = {"pytorch": "", "tensorflow": "TF", "flax": "Flax"}
 def print_json(report: Any) -> None:
     """Print a report as JSON."""
     encoded = msgspec.json.encode(report, enc_hook=str, order="deterministic")
-    Console(soft_wrap=True, highlight=False, markup=False).print(msgspec.json.format(encoded).decode())
+    click.echo(msgspec.json.format(encoded).decode())
 
 
 @contextmanager
@@ -62,9 +63,12 @@ def show_conversion(report: ConversionReport, *, dry_run: bool) -> None:
     console.print(_head_table(report.heads))
     _show_ledger(console, report.parts)
     _show_notes(console, report)
-    where = f"{in_bytes(report.nbytes)} in {len(report.heads)} directories under {report.output}"
+    count = sum(head.status != "already there" for head in report.heads)
+    directories = "1 directory" if count == 1 else f"{count} directories"
+    where = f" {in_bytes(report.nbytes)} in {directories} under {report.output}"
+    done = ("Would write", "bold") if dry_run else ("Wrote", "bold green")
     console.print()
-    console.print(f"[bold]Would write[/bold] {where}" if dry_run else f"[bold green]Wrote[/bold green] {where}")
+    console.print(Text.assemble(done, where), soft_wrap=True)
     if not dry_run:
         _show_calls(console, report)
 
@@ -80,29 +84,32 @@ def show_inspection(inspection: Inspection) -> None:
         console.print(Text.assemble(("note: ", "yellow"), inspection.note))
     for part in inspection.parts:
         _show_part(console, part)
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for heading in ("tensor", "shape", "dtype", "canonical name"):
-        table.add_column(heading, overflow="fold")
+    click.echo()
+    click.echo("\n".join(_tensor_lines(inspection)))
+
+
+def _tensor_lines(inspection: Inspection) -> Iterator[str]:
+    """Yield a line for each tensor; by hand, for a rich table of thousands of rows takes seconds."""
+    rows = [("tensor", "shape", "dtype", "canonical name")]
     for tensor in inspection.tensors:
         owners = ", ".join(f"{name} ({part})" for part, name in tensor.canonical.items())
-        explained = (
-            owners or f"[dim]{tensor.explanation}[/dim]" if owners or tensor.explanation else "[red]in no mapping[/red]"
-        )
-        table.add_row(tensor.name, str(list(tensor.shape)), tensor.dtype, explained)
-    for name, reason in inspection.unreadable.items():
-        table.add_row(name, "", "", f"[dim]unreadable: {reason}[/dim]")
-    console.print()
-    console.print(table)
+        why = owners or tensor.explanation or "IN NO MAPPING"
+        rows.append((tensor.name, str(list(tensor.shape)), tensor.dtype, why))
+    rows += [(name, "", "", f"unreadable: {reason}") for name, reason in inspection.unreadable.items()]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
 def _console() -> Console:
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=160)
+    """Return a console that takes no text for markup: names and paths may hold brackets and colons."""
+    console = Console(highlight=False, markup=False, emoji=False)
+    return console if console.is_terminal else Console(highlight=False, markup=False, emoji=False, width=160)
 
 
 def _show_part(console: Console, part: InspectedPart) -> None:
     if part.config is None:
-        console.print(f"\n[bold]{part.part}[/bold] [red]cannot be converted[/red]: {part.fault}")
+        console.print(Text.assemble("\n", (part.part, "bold"), (" cannot be converted", "red"), f": {part.fault}"))
         return
     head = f"native head {part.native_head}" if part.native_head else "no head that can be converted"
     console.print()
@@ -175,4 +182,4 @@ def _show_calls(console: Console, report: ConversionReport) -> None:
         name = f"{CLASS_PREFIXES[target]}{head.architecture}"
         if name == "TFElectraForCausalLM":
             name = "TFElectraForMaskedLM"
-        console.print(f'  {name}.from_pretrained("{place}"{extra})', markup=False, soft_wrap=True)
+        console.print(f'  {name}.from_pretrained("{place}"{extra})', soft_wrap=True)
