@@ -10,6 +10,7 @@ Nothing here trusts its input: every length is checked against the bytes that ar
 from __future__ import annotations
 
 import struct
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from electra_convert.formats.wire import DamageError, read_varint, varint
@@ -65,7 +66,7 @@ def write_table(entries: Mapping[bytes, bytes]) -> bytes:
     index = _BlockBuilder(restart_interval=1)
     block = _BlockBuilder()
     keys = sorted(entries)
-    for key, following in zip(keys, [*keys[1:], None], strict=True):
+    for key, following in zip_longest(keys, keys[1:]):
         block.add(key, entries[key])
         if following is None or block.size >= BLOCK_SIZE:
             index.add(_separator(key, following), _append_block(table, block))
@@ -84,9 +85,10 @@ def _index_block(data: bytes) -> tuple[int, int]:
         raise DamageError(f"it has {len(data)} bytes, fewer than the {FOOTER_SIZE} of a footer")
     if not data.endswith(MAGIC):
         raise DamageError(f"it ends in {data[-len(MAGIC) :].hex()}, not in {MAGIC.hex()} as an index does")
-    _, position = _handle(data, len(data) - FOOTER_SIZE)
-    handle, _ = _handle(data, position)
-    return _block(data, *handle)
+    metadata, position = _handle(data, len(data) - FOOTER_SIZE)
+    index, _ = _handle(data, position)
+    _block(data, *metadata)  # it holds nothing, but belongs to an undamaged table
+    return _block(data, *index)
 
 
 def _handle(data: bytes, position: int) -> tuple[tuple[int, int], int]:
