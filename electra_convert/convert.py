@@ -7,8 +7,7 @@ which tensors go where, that none is left over, that their bytes are what was sa
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,11 +23,12 @@ from electra_convert.mapping import load_mappings
 from electra_convert.options import ConvertOptions, PartChoice
 from electra_convert.output import exists_error, require_space, whole_directory, write_document
 from electra_convert.part import SOURCE_FORMAT, Checkpoint, SourcePart, recognise
-from electra_convert.plan import RECORD_FILE, HeadPlan, Planner, Tokenizer, WeightFile, plan_tokenizer
+from electra_convert.plan import HeadPlan, Planner, Tokenizer, WeightFile, plan_tokenizer
+from electra_convert.progress import Advance, Progress, no_progress
 from electra_convert.source import Location, locate
 
-Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
-"""Begins a stretch of work of so many bytes; yields what is to be told of bytes done."""
+EXACT = {"float32": ("float16", "bfloat16"), "float16": (), "bfloat16": ()}
+"""Other dtypes whose every value a dtype holds."""
 
 Status = Literal["written", "already there", "planned"]
 
@@ -109,18 +109,13 @@ class ConversionReport(msgspec.Struct, frozen=True, kw_only=True):
     options: ConvertOptions
 
 
-@contextmanager
-def _no_progress(_description: str, _total: int) -> Iterator[Callable[[int], None]]:
-    yield lambda _: None
-
-
 def convert_checkpoint(
     source: str | os.PathLike[str] = ".",
     out: str | os.PathLike[str] | None = None,
     options: ConvertOptions = ConvertOptions(),  # noqa: B008  # it is immutable
     *,
     dry_run: bool = False,
-    progress: Progress = _no_progress,
+    progress: Progress = no_progress,
 ) -> ConversionReport:
     """Convert a Google checkpoint.
 
@@ -287,7 +282,7 @@ class Conversion:
             )
         return existing
 
-    def _write(self, head: HeadPlan, shards: _Shards, advance: Callable[[int], None]) -> None:
+    def _write(self, head: HeadPlan, shards: _Shards, advance: Advance) -> None:
         target = self.out / head.directory
         with whole_directory(target, overwrite=self.options.overwrite) as staged:
             for file in head.weights:
@@ -313,7 +308,7 @@ class _Shards:
             if file.backbone:
                 self._places.setdefault((head.part, file.target), directory / file.path)
 
-    def link(self, part: Part, file: WeightFile, path: Path, advance: Callable[[int], None]) -> bool:
+    def link(self, part: Part, file: WeightFile, path: Path, advance: Advance) -> bool:
         """Make `path` the backbone that is there already, if one is, at no cost in bytes."""
         place = self._places.get((part, file.target)) if file.backbone else None
         if place is None:
@@ -375,12 +370,12 @@ def _bytes_needed(heads: Sequence[HeadPlan]) -> int:
 
 
 def _is_this(head: HeadPlan, directory: Path) -> bool:
-    """Say whether a directory is what this plan would write, by its record."""
-    records = {place: content for place, content in head.documents.items() if place.name == RECORD_FILE}
+    """Say whether a directory is what this plan would write: its documents are the same, its weights are there."""
     try:
-        return all((directory / place).read_bytes() == content for place, content in records.items())
+        same = all((directory / place).read_bytes() == content for place, content in head.documents.items())
     except OSError:
         return False
+    return same and all((directory / file.path).is_file() for file in head.weights)
 
 
 def _notes(
@@ -391,7 +386,7 @@ def _notes(
     for name, reason in files.unreadable.items():
         yield f"{name} is left behind: {reason}"
     used = [files.tensors[binding.name] for part in parts.values() for binding in part.bindings]
-    wider = sorted({tensor.dtype for tensor in used} - {options.dtype})
+    wider = sorted({tensor.dtype for tensor in used} - {options.dtype, *EXACT[options.dtype]})
     if wider:
         yield f"values are {' and '.join(wider)} in the checkpoint and are rounded to {options.dtype}"
     for part in parts.values():

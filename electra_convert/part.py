@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import count
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from electra_convert.config import ElectraConfig
 from electra_convert.config_file import Claims, ConfigFile, heads_by_rule
@@ -197,6 +197,16 @@ def recognise(mappings: Mappings, tensors: Mapping[str, Tensor]) -> Checkpoint:
     return Checkpoint(mappings, tensors, *found)
 
 
+class FoundTensor(NamedTuple):
+    """A tensor of a part, by the names it should have; it is there, or is looked for."""
+
+    name: str
+    canonical: str
+    dimensions: tuple[str | int, ...]
+    layer: int | None
+    optional: bool
+
+
 @dataclass(frozen=True)
 class PartNames:
     """What one part calls its tensors: names are made from the mapping and looked up."""
@@ -217,26 +227,26 @@ class PartNames:
         return inventory.backbone | (inventory.heads[self.native_head].modules if self.native_head else {})
 
     @cached_property
-    def found(self) -> list[tuple[str, str, tuple[str | int, ...], int | None]]:
-        """The tensors that are there: name, canonical name, symbolic shape and layer."""
-        rows = list(self._present(None))
+    def found(self) -> list[FoundTensor]:
+        """The tensors that are there, layer by layer."""
+        found = self._present(None)
         for layer in count():
-            in_layer = list(self._present(layer))
+            in_layer = self._present(layer)
             if not in_layer:
-                return rows
-            rows += in_layer
-        raise AssertionError  # count() has no end
+                break
+            found += in_layer
+        return found
 
     @cached_property
     def present(self) -> dict[str, str]:
         """The tensors that are there: canonical name by name."""
-        return {name: canonical for name, canonical, *_ in self.found}
+        return {tensor.name: tensor.canonical for tensor in self.found}
 
     @cached_property
     def evidence(self) -> dict[str, Evidence]:
         """The sizes, each with the first tensor that shows it."""
         evidence: dict[str, Evidence] = {}
-        for name, _, dimensions, layer in self.found:
+        for name, _, dimensions, layer, _ in self.found:
             shape = self.checkpoint.tensors[name].shape
             for dimension, length in zip(dimensions, shape, strict=False):
                 if isinstance(dimension, str):
@@ -251,10 +261,10 @@ class PartNames:
         if not (needed | {"num_hidden_layers"}) - set(self.evidence):
             return []
         faults = []
-        for name, _, dimensions, module in (*self._names(None), *self._names(0)):
+        for name, _, dimensions, _, optional in (*self._names(None), *self._names(0)):
             tensor = self.checkpoint.tensors.get(name)
             expected = f"[{', '.join(map(str, dimensions))}]"
-            if tensor is None and module.when is None:
+            if tensor is None and not optional:
                 faults.append(f"{name} {expected} is missing")
             elif tensor is not None and len(tensor.shape) != len(dimensions):
                 faults.append(f"{name} has shape {list(tensor.shape)}; expected {expected}")
@@ -273,17 +283,17 @@ class PartNames:
             specs += inventory.head_tensors(self.native_head, config)
         return SourcePart(self.part, config, origins, self.native_head, tuple(mapping.bind(specs, self.values)))
 
-    def _present(self, layer: int | None) -> Iterator[tuple[str, str, tuple[str | int, ...], int | None]]:
-        for name, canonical, dimensions, _ in self._names(layer):
-            if name in self.checkpoint.tensors:
-                yield name, canonical, dimensions, layer
+    def _present(self, layer: int | None) -> list[FoundTensor]:
+        return [tensor for tensor in self._names(layer) if tensor.name in self.checkpoint.tensors]
 
-    def _names(self, layer: int | None) -> Iterator[tuple[str, str, tuple[str | int, ...], Module]]:
+    def _names(self, layer: int | None) -> Iterator[FoundTensor]:
+        """Yield what the tensors of one layer, or of none, should be called."""
         for row, module in self.rows.items():
             if is_layered(row) == (layer is not None):
                 for canonical, leaf, dimensions in module_tensors(row, module, layer):
                     spec = TensorSpec(canonical, row, layer, module.kind, leaf, ())
-                    yield self.checkpoint.mapping.name(spec, self.values), canonical, dimensions, module
+                    name = self.checkpoint.mapping.name(spec, self.values)
+                    yield FoundTensor(name, canonical, dimensions, layer, module.when is not None)
 
 
 def _refuse_contradictions(evidence: Mapping[str, Evidence], claims: Claims, file: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +14,10 @@ from rich.text import Text
 
 from electra_convert.output import in_bytes
 from electra_convert.plan import NATIVE
+from electra_convert.progress import Advance, Progress
 
 if TYPE_CHECKING:
-    from electra_convert.convert import ConversionReport, HeadReport, PartReport, Progress
+    from electra_convert.convert import ConversionReport, HeadReport, PartReport
     from electra_convert.inspection import InspectedPart, Inspection
 
 CLASS_PREFIXES = {"pytorch": "", "tensorflow": "TF", "flax": "Flax"}
@@ -45,7 +46,7 @@ def show_progress() -> Iterator[Progress]:
     with Bars(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
 
         @contextmanager
-        def stretch(description: str, total: int) -> Iterator[Callable[[int], None]]:
+        def stretch(description: str, total: int) -> Iterator[Advance]:
             task = bars.add_task(description, total=total)
             yield lambda count: bars.advance(task, count)
             bars.remove_task(task)

@@ -17,7 +17,7 @@ import tempfile
 import zipfile
 import zlib
 from collections import Counter
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -34,6 +34,7 @@ from electra_convert.errors import (
 from electra_convert.formats.google_tf1 import index_path
 from electra_convert.formats.sstable import MAGIC
 from electra_convert.output import in_bytes
+from electra_convert.progress import Advance, Progress, no_progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -96,12 +97,7 @@ class Location:
 
 
 @contextmanager
-def _no_progress(_description: str, _total: int) -> Iterator[Callable[[int], None]]:
-    yield lambda _: None
-
-
-@contextmanager
-def locate(source: Path, *, step: int | None = None, progress: Progress = _no_progress) -> Iterator[Location]:
+def locate(source: Path, *, step: int | None = None, progress: Progress = no_progress) -> Iterator[Location]:
     """Find the checkpoint that `source` names.
 
     Args:
@@ -380,7 +376,7 @@ def _require_space(folder: Path, needed: int, archive: Path) -> None:
         )
 
 
-def _copy(member: _Member, path: Path, advance: Callable[[int], None]) -> None:
+def _copy(member: _Member, path: Path, advance: Advance) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     stream = member.open()
     if stream is None:

@@ -6,19 +6,17 @@ hold, and `write(path, contents)`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Literal, Protocol, cast, get_args
 
+from electra_convert.progress import Advance
 from electra_convert.tensor import Tensor
 
 TargetFormat = Literal["pytorch", "tensorflow", "flax"]
 TARGETS: tuple[TargetFormat, ...] = get_args(TargetFormat)
-
-Advance = Callable[[int], None]
-"""Is told of bytes that were dealt with, to show progress; from any thread."""
 
 
 @dataclass(frozen=True, slots=True)

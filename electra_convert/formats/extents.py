@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from electra_convert.errors import OutputError
-from electra_convert.formats import Advance
+from electra_convert.progress import Advance
 from electra_convert.tensor import Tensor, numpy_dtype
 
 if TYPE_CHECKING:

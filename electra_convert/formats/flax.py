@@ -13,8 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from electra_convert.formats import Advance, Contents
+from electra_convert.formats import Contents
 from electra_convert.formats.extents import Extent, write_at, write_extents
+from electra_convert.progress import Advance
 from electra_convert.tensor import ITEM_SIZES, Tensor
 
 if TYPE_CHECKING:

@@ -12,8 +12,9 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from electra_convert.formats import Advance, Contents
+from electra_convert.formats import Contents
 from electra_convert.formats.extents import Extent, write_at, write_extents
+from electra_convert.progress import Advance
 from electra_convert.tensor import ITEM_SIZES
 
 SINGLE = "model.safetensors"

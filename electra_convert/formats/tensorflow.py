@@ -16,8 +16,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from electra_convert.formats import Advance, Contents
+from electra_convert.formats import Contents
 from electra_convert.formats.extents import Extent, write_extents
+from electra_convert.progress import Advance
 from electra_convert.tensor import Tensor
 
 SINGLE = "tf_model.h5"
@@ -77,6 +78,7 @@ def _create(group: Any, name: str, tensor: Tensor, dtype: str) -> Any:
     room = h5p.create(h5p.DATASET_CREATE)
     room.set_alloc_time(h5d.ALLOC_TIME_EARLY)
     room.set_fill_time(h5d.FILL_TIME_NEVER)
+    room.set_obj_track_times(False)  # the same bytes on every run
     path = h5p.create(h5p.LINK_CREATE)
     path.set_create_intermediate_group(True)  # h5py's low-level functions take no keywords
     kind = {"float32": h5t.IEEE_F32LE, "float16": h5t.IEEE_F16LE}[dtype]
