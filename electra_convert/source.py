@@ -39,9 +39,6 @@ from electra_convert.progress import Advance, Progress, no_progress
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
-    """Is told what is done to how many bytes; yields what is told of the bytes done."""
-
 EXAMPLE = "for example: electra-convert --part discriminator path/to/electra_small"
 RESAVE_HINT = (
     "restore it in TensorFlow, save it again with tf.compat.v1.train.Saver(write_version="
