@@ -66,10 +66,15 @@ class ConvertOptions(msgspec.Struct, frozen=True, kw_only=True):
         problems = [
             f"{target} cannot hold {self.dtype}: {', '.join(writer(target).DTYPES)} can"
             for target in self.targets
-            if self.dtype not in writer(target).DTYPES
+            if target in TARGETS and self.dtype not in writer(target).DTYPES
         ]
+        problems += (
+            f"there is no format {name!r}: {', '.join(TARGETS)}" for name in self.targets if name not in TARGETS
+        )
         if not self.targets:
             problems.append("no format is to be written")
+        if len(set(self.targets)) < len(self.targets):
+            problems.append(f"a format is named twice: {', '.join(self.targets)}")
         if len(set(self.labels)) < len(self.labels) or not all(self.labels):
             problems.append(f"labels must differ and have a name each: {', '.join(self.labels)!r}")
         if self.num_labels is not None and self.num_labels < 1:
