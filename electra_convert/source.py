@@ -111,7 +111,8 @@ def locate(source: Path, *, step: int | None = None, progress: Progress = no_pro
     if suffix and os.path.isfile(source):  # noqa: PTH113 false, where Path.is_file() raises
         with tempfile.TemporaryDirectory(prefix="electra-convert-") as folder:
             _unpack(source, Path(folder), progress)
-            prefix = _in_directory(_only_checkpoint_directory(Path(folder), source), step)
+            with _told_of(source, unpacked=folder):
+                prefix = _in_directory(_only_checkpoint_directory(Path(folder), source), step)
             yield Location(prefix, source.name.removesuffix(suffix), _vocabulary(prefix, within=Path(folder)))
     else:
         with _readable(source):
@@ -125,6 +126,16 @@ def _readable(source: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise SourceError(f"cannot read {error.filename or source}: {error.strerror}") from error
+
+
+@contextmanager
+def _told_of(archive: Path, *, unpacked: str) -> Iterator[None]:
+    """Tell of errors with paths in the archive; those it was unpacked to will be gone."""
+    try:
+        yield
+    except SourceError as error:
+        texts = [text.replace(unpacked, str(archive)) for text in (error.message, error.hint, *error.problems)]
+        raise type(error)(texts[0], hint=texts[1], problems=texts[2:]) from None
 
 
 def _find(source: Path, step: int | None) -> Path:
@@ -169,7 +180,7 @@ def _not_found(source: Path, prefix: Path) -> SourceError:
 
 
 def _in_directory(directory: Path, step: int | None) -> Path:
-    found = [_prefix(path) for path in directory.glob("*.index") if not path.name.startswith(".")]
+    found = [_prefix(path) for path in directory.glob("*.index") if path.is_file() and not path.name.startswith("._")]
     found.sort(key=lambda prefix: (len(prefix.name), prefix.name))  # step 9 before step 10
     if step is not None and found:
         return _at_step(directory, found, step)
@@ -197,7 +208,7 @@ def _at_step(directory: Path, found: list[Path], step: int) -> Path:
         raise CheckpointNotFoundError(
             f"{directory} holds {len(matching) or 'no'} checkpoint{'s' if matching else ''} of step {step}",
             problems=[prefix.name for prefix in matching or found],
-            hint=f"name one of these: {(matching or found)[-1]}",
+            hint="name one of these by its .index file" if matching else "choose one of these",
         )
     return matching[0]
 
@@ -219,11 +230,11 @@ def _latest(state: Path, found: list[Path]) -> Path:
 
 def _latest_name(state: Path) -> str:
     """Return the base name in a `checkpoint` file, a text protocol buffer: other bytes than ASCII are escaped."""
-    text = state.read_bytes()[:STATE_LIMIT].decode("latin-1")
-    line = STATE_LINE.search(text)
+    with state.open("rb") as file:
+        line = STATE_LINE.search(file.read(STATE_LIMIT).decode("latin-1"))
     path = STATE_ESCAPE.sub(_unescape, line["path"]) if line else ""
     name = re.split(r"[/\\]", path)[-1]
-    if not name or "\0" in name:
+    if name in ("", ".", "..") or "\0" in name:
         raise CorruptCheckpointError(
             f'{state} names no checkpoint: it has no line `model_checkpoint_path: "..."` that does',
             hint="name the checkpoint itself, by its .index file",
