@@ -1,0 +1,1 @@
+"""Speed and memory, beside `cp` and `sync` of the same bytes."""
