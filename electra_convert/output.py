@@ -78,7 +78,7 @@ def in_bytes(count: float) -> str:
     units = ("bytes", "kB", "MB", "GB", "TB")
     power = max(0, min(len(units) - 1, (len(str(round(count))) - 1) // 3))
     scaled = count / 1000**power
-    decimals = 0 if not power or scaled >= 100 else 1 if scaled >= 10 else 2  # noqa: PLR2004  # three digits in all
+    decimals = 0 if not power or scaled >= 100 else 1 if scaled >= 10 else 2  # three digits in all
     return f"{scaled:.{decimals}f} {units[power]}"
 
 

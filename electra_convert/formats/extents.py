@@ -55,7 +55,7 @@ def write_extents(descriptor: int, extents: Iterable[Extent], dtype: str, advanc
     def write(extent: Extent) -> None:
         offset = extent.offset
         for block in _blocks(extent.tensor, target):
-            write_at(descriptor, memoryview(block), offset)
+            write_at(descriptor, block.data, offset)
             offset += block.nbytes
             advance(block.nbytes)
 
@@ -77,7 +77,7 @@ def _blocks(tensor: Tensor, dtype: np.dtype[np.generic]) -> Iterator[Array]:
 
     try:
         with np.errstate(over="raise"):
-            for block in contiguous_blocks(tensor.load(), dtype):
+            for block in contiguous_blocks(np.atleast_1d(tensor.load()), dtype):
                 yield block.reshape(-1).view(np.uint8)
     except FloatingPointError as error:
         raise OutputError(
@@ -90,7 +90,7 @@ def contiguous_blocks(array: Array, dtype: np.dtype[np.generic]) -> Iterator[Arr
     """Yield an array in C order and in `dtype`, in pieces along its first axis.
 
     An array that is so already is one piece, not copied. The others are made piece by piece, so that memory stays
-    small.
+    small. The array must have an axis.
     """
     import numpy as np
 
