@@ -233,7 +233,9 @@ def test_a_stale_checkpoint_file_is_told(tmp_path: Path, names: list[str], hint:
     assert hint in message
 
 
-@pytest.mark.parametrize("text", [b"", b"\xff\0\xfe", b"model_checkpoint_path: electra", b'model_checkpoint_path: "'])
+@pytest.mark.parametrize(
+    "text", [b"", b"\xff\0\xfe", b"model_checkpoint_path: electra", STATE % b"", STATE % b"a/.", STATE % b"..", b'm: "']
+)
 def test_a_checkpoint_file_that_names_none_is_told(tmp_path: Path, text: bytes) -> None:
     """It is damaged, or something else."""
     directory = fill(tmp_path / "a", "m.index")

@@ -171,6 +171,15 @@ def test_opening_imports_no_numpy() -> None:
 # Every kind of tensor
 
 
+def test_the_bundles_are_those_described() -> None:
+    """`README.md` has the sha256 of each file `make.py` wrote."""
+    described = (BUNDLES / "README.md").read_text().split("```")[1].split()
+    found = {path.relative_to(BUNDLES).as_posix(): path for path in BUNDLES.glob("*/*")}
+    assert dict(zip(described[1::2], described[::2], strict=True)) == {
+        name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in found.items()
+    }
+
+
 def test_partitioned_tensors_are_joined() -> None:
     """Along either axis; `make.py` says what values to expect."""
     tensors = open_checkpoint(BUNDLES / "partitioned" / "model.ckpt-7").tensors
@@ -398,6 +407,7 @@ HALVES = (((0, 2), (0, None)), ((2, 2), (0, None)))
         (entry(shape=(2**40, 2**40)), r"its shape \[1099511627776, 1099511627776\] is larger than any memory"),
         (entry(shape=(0, 2**62), size=0), r"its shape \[0, 4611686018427387904\] is larger than any memory"),
         (entry(offset=56), r"it is at bytes 56 to 72 of ckpt.data-00000-of-00001, which has 64"),
+        (entry(offset=49), "it is at bytes 49 to 65"),
         (entry(offset=-8), r"it is at bytes -8 to 8 of"),
         (entry(offset=2**63 - 1), r"it is at bytes 9223372036854775807 to"),
         (entry(shard=1), "data file 1 of 1"),
@@ -567,9 +577,9 @@ def test_tensors_are_read_as_they_were_written(values: dict[str, Array], scratch
         assert (found.shape, found.dtype, found.tobytes()) == (array.shape, array.dtype, array.tobytes())
 
 
-def test_arrays_in_any_memory_order_are_written(tmp_path: Path) -> None:
-    """A transposed array is stored in C order."""
-    array = np.arange(6, dtype=np.float32).reshape(2, 3).T
+@pytest.mark.parametrize("array", [np.arange(6.0).reshape(2, 3).T, np.arange(6.0)[::2], np.arange(6.0)[::-1]])
+def test_arrays_in_any_memory_order_are_written(tmp_path: Path, array: Array) -> None:
+    """They are stored in C order."""
     write_checkpoint(tmp_path / "a", [tensor("t", array)])
     np.testing.assert_array_equal(open_checkpoint(tmp_path / "a").tensors["t"].load(), array, strict=True)
 

@@ -72,6 +72,10 @@ def test_large_tables_have_many_blocks() -> None:
     table = write_table(entries)
     assert len(table) > 4 * BLOCK_SIZE
     assert read_table(table) == entries
+    changed = bytearray(table)
+    changed[len(table) // 2] ^= 1
+    with pytest.raises(DamageError, match=r"the block at byte [1-9]"):
+        read_table(bytes(changed))
 
 
 @given(keys=st.lists(KEYS, min_size=2, unique=True))
