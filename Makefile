@@ -1,6 +1,6 @@
 # Environments live in .venv/, one for each set of frameworks; .ci/*.txt pins what is in them.
 PYTHON ?= python3
-PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --no-warn-script-location
+PIP_INSTALL := -m pip install -qq --disable-pip-version-check --no-warn-script-location
 CORE := .venv/core/bin/python
 FRAMEWORKS := .venv/frameworks/bin/python
 TRANSFORMERS5 := .venv/transformers5/bin/python
@@ -14,7 +14,7 @@ help: ## Print these targets
 
 demo: .venv/core.ready ## Convert a genuine checkpoint and show what comes out
 	@rm -rf demo
-	@echo '$$ electra-convert --part discriminator --config hparams.json fixtures/electra_tiny demo/discriminator'
+	@echo '$$ electra-convert --part discriminator --config demo/hparams.json fixtures/electra_tiny demo/discriminator'
 	@mkdir -p demo
 	@$(CORE) -c 'import json; print(json.dumps(json.load(open("fixtures/electra_tiny/expected.json"))["hparams"]))' > demo/hparams.json
 	@.venv/core/bin/electra-convert --part discriminator --config demo/hparams.json fixtures/electra_tiny demo/discriminator

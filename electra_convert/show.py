@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,7 +19,9 @@ from electra_convert.progress import Advance, Progress
 
 if TYPE_CHECKING:
     from electra_convert.convert import ConversionReport, HeadReport, PartReport
+    from electra_convert.formats import TargetFormat
     from electra_convert.inspection import InspectedPart, Inspection
+    from electra_convert.options import ConvertOptions
 
 CLASS_PREFIXES = {"pytorch": "", "tensorflow": "TF", "flax": "Flax"}
 
@@ -173,14 +176,19 @@ def _show_notes(console: Console, report: ConversionReport) -> None:
 
 
 def _show_calls(console: Console, report: ConversionReport) -> None:
-    """Print the call that loads the native head in each framework."""
-    head = next((head for head in report.heads if head.note == NATIVE), report.heads[0])
+    """Print the calls that load each part's native head, or else the first head, in each framework."""
+    native = [head for head in report.heads if head.note == NATIVE]
     console.print("\nLoad it:")
-    for target in report.options.targets:
-        place = head.directory / target if report.options.split_formats else head.directory
-        combined = target == "tensorflow" and not report.options.split_formats and "pytorch" in report.options.targets
-        extra = ", use_safetensors=False" if combined else ""
-        name = f"{CLASS_PREFIXES[target]}{head.architecture}"
-        if name == "TFElectraForCausalLM":
-            name = "TFElectraForMaskedLM"
-        console.print(f'  {name}.from_pretrained("{place}"{extra})', soft_wrap=True)
+    for head, target in product(native or report.heads[:1], report.options.targets):
+        console.print(f"  {_call(head, target, report.options)}", soft_wrap=True)
+
+
+def _call(head: HeadReport, target: TargetFormat, options: ConvertOptions) -> str:
+    architecture = f"{CLASS_PREFIXES[target]}{head.architecture}"
+    if architecture == "TFElectraForCausalLM":  # transformers has none; the names are those of the masked one
+        architecture = "TFElectraForMaskedLM"
+    if options.split_formats:
+        return f'{architecture}.from_pretrained("{head.directory / target}")'
+    beside_pytorch = target == "tensorflow" and "pytorch" in options.targets
+    extra = ", use_safetensors=False" if beside_pytorch else ""
+    return f'{architecture}.from_pretrained("{head.directory}"{extra})'
