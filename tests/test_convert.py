@@ -220,6 +220,12 @@ def refused(kind: type[ErrorT], out: Path) -> Iterator[list[str]]:
     lines += str(caught.value).splitlines()
 
 
+@pytest.fixture(autouse=True)
+def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sync nothing: these tests look at what is written, not at what survives a crash."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
 @pytest.fixture
 def tiny(fixtures: Path) -> Path:
     """A small checkpoint of two parts."""
