@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from electra_convert import source as source_module
@@ -244,6 +244,7 @@ def test_a_checkpoint_file_that_names_none_is_told(tmp_path: Path, text: bytes) 
 
 
 @given(recorded=st.binary(max_size=20))
+@settings(deadline=None)  # disks take the time they take
 def test_no_checkpoint_file_does_harm(recorded: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Whatever it names, only what is in the directory is found."""
     directory = fill(tmp_path_factory.mktemp("a"), "m.index", state=recorded)
@@ -442,6 +443,7 @@ def test_truncated_archives_are_told(tmp_path: Path, name: str) -> None:
 
 
 @given(flips=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 255)), min_size=1, max_size=3))
+@settings(deadline=None)  # disks take the time they take
 @pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz"])
 def test_changed_bytes_of_an_archive_do_no_harm(
     name: str, flips: list[tuple[float, int]], tmp_path_factory: pytest.TempPathFactory

@@ -362,6 +362,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @given(flips=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 255)), min_size=1, max_size=4))
+@settings(deadline=None)  # disks take the time they take
 def test_changed_bytes_of_an_index_do_no_harm(flips: list[tuple[float, int]], scratch: Path) -> None:
     """They are told, or do not matter: then all tensors are the same."""
     prefix = copied(SMALL, scratch)
@@ -374,7 +375,7 @@ def test_changed_bytes_of_an_index_do_no_harm(flips: list[tuple[float, int]], sc
 
 
 @given(value=st.binary(max_size=48), key=st.sampled_from([b"", b"a", slice_key(b"w", (0, 2), (0, -1))]))
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)  # disks take the time they take
 def test_entries_made_to_do_harm_do_none(value: bytes, key: bytes, scratch: Path) -> None:
     """Whatever an entry says, its checksum being right, is told or can be read."""
     entries = {
@@ -563,6 +564,7 @@ def any_array(draw: st.DrawFn) -> Array:
 
 
 @given(values=st.dictionaries(NAMES, any_array(), max_size=5))
+@settings(deadline=None)  # disks take the time they take
 def test_tensors_are_read_as_they_were_written(values: dict[str, Array], scratch: Path) -> None:
     """Names, shapes, dtypes and bits, not-a-numbers among them."""
     prefix = scratch / "written"
