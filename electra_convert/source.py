@@ -290,7 +290,7 @@ def _is_version_1(path: Path) -> bool:
 
 def _version_1(path: Path) -> SourceError:
     return UnsupportedCheckpointError(
-        f"{path} is a version 1 checkpoint, of TensorFlow before 0.12; only version 2 is read",
+        f"{path} is a version 1 checkpoint, the format from before TensorFlow 0.12; only version 2 is read",
         hint=RESAVE_HINT,
     )
 
