@@ -40,6 +40,9 @@ SIZES: dict[str, dict[Part, ElectraConfig]] = {
 NATIVE_HEADS: dict[Part, str] = {"discriminator": "pretraining", "generator": "masked_lm"}
 SLOTS = ("adam_m", "adam_v")
 BLOCK = 1 << 20
+"""Numbers that are drawn; every tensor repeats them."""
+PREFIX = "model.ckpt-1"
+SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 def make_checkpoint(directory: Path, size: str, *, slots: bool = False) -> Path:
@@ -54,9 +57,15 @@ def make_checkpoint(directory: Path, size: str, *, slots: bool = False) -> Path:
         The directory.
     """
     directory.mkdir(parents=True)
-    write_checkpoint(directory / "model.ckpt-1", sorted(_tensors(size, slots=slots), key=lambda tensor: tensor.name))
-    (directory / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-1"\n')
+    write_checkpoint(directory / PREFIX, sorted(_tensors(size, slots=slots), key=lambda tensor: tensor.name))
+    (directory / "checkpoint").write_text(f'model_checkpoint_path: "{PREFIX}"\n')
+    (directory / "vocab.txt").write_text("".join(f"{token}\n" for token in _vocabulary(size)))
     return directory
+
+
+def _vocabulary(size: str) -> list[str]:
+    count = SIZES[size]["discriminator"].vocab_size
+    return [*SPECIAL_TOKENS, *(f"word{number}" for number in range(count - len(SPECIAL_TOKENS)))]
 
 
 def _tensors(size: str, *, slots: bool) -> Iterator[Tensor]:

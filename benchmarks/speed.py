@@ -6,115 +6,114 @@ import argparse
 import json
 import os
 import shutil
-import subprocess
 import sys
+import sysconfig
 import tempfile
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
-from statistics import median
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.checkpoints import SIZES, make_checkpoint
+from benchmarks.processes import Measured
+from electra_convert.output import in_bytes
 
 RESULTS = Path(__file__).parent / "results"
-YARDSTICK = "cp + sync"
-SAMPLE = 0.002
-"""Seconds between two looks at a process's memory."""
+COPY, YARDSTICK, PEER = "cp", "cp + sync", "transformers 4"
 START_ROUNDS = 15
+HEADINGS = ("", "median", f"times {YARDSTICK}", "fastest", f"times {YARDSTICK}", "memory beyond mapped files")
 
-COMMAND = [sys.executable, "-m", "electra_convert"]
-FORMATS = {"pytorch": "model.safetensors", "tensorflow": "tf_model.h5", "flax": "flax_model.msgpack"}
-
-
-@dataclass
-class Measured:
-    """Seconds of each round, and the most memory that was not a mapped file, in bytes."""
-
-    seconds: list[float] = field(default_factory=list)
-    memory: int = 0
+ELECTRA_CONVERT = str(Path(sysconfig.get_path("scripts")) / "electra-convert")
+CONVERT = (ELECTRA_CONVERT, "--part", "discriminator", "--head", "pretraining", "--to")
+TARGETS = {"pytorch": "PyTorch", "tensorflow": "TensorFlow", "flax": "Flax"}
 
 
 def main() -> None:
-    """Measure, print a table, and write it to `benchmarks/results/`."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--size", choices=SIZES, default="large")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--slots", action="store_true", help="add Adam's moments to the checkpoint")
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="electra-convert-benchmark-") as folder:
-        source = make_checkpoint(Path(folder) / "checkpoint", arguments.size, slots=arguments.slots)
-        conversions = measure_conversions(source, Path(folder), arguments.rounds)
+    """Measure, print the figures, and write them to `benchmarks/results/`."""
+    arguments = parse_arguments()
+    with tempfile.TemporaryDirectory(prefix="electra-convert-benchmark-") as name:
+        folder = Path(name)
+        source = make_checkpoint(folder / "checkpoint", arguments.size, slots=arguments.slots)
+        original = make_original(source, folder)
+        size = original.stat().st_size
+        peer = (sys.executable, "-m", "benchmarks.peer", str(source), arguments.size) if arguments.peer else None
+        conversions = measure_conversions(source, original, rounds=arguments.rounds, peer=peer)
         starts = measure_starts(source)
-    show(arguments.size, conversions, starts)
-    save(arguments.size, conversions, starts)
+    title = f"{arguments.size} discriminator, native head, {in_bytes(size)}; {arguments.rounds} rounds"
+    rows = list(table_rows(conversions))
+    show(title, rows, starts)
+    save(f"speed-{arguments.size}", as_json(title, conversions, starts), as_markdown(title, rows, starts))
 
 
-def measure_conversions(source: Path, folder: Path, rounds: int) -> dict[str, Measured]:
-    """Copy and convert in turns, so that whatever slows the machine slows both."""
-    measured = {name: Measured() for name in (YARDSTICK, *FORMATS)}
-    copied, out = folder / "copied", folder / "out"
-    convert(source, out, "pytorch")  # warms the page cache, and makes the bytes that are copied
-    original = shutil.move(out / "pretraining" / FORMATS["pytorch"], folder / "original")
+def parse_arguments() -> argparse.Namespace:
+    """Return the options of the command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description="Measure speed and memory.")
+    parser.add_argument("--size", choices=SIZES, default="large", help="the model's size (default: large)")
+    parser.add_argument("--rounds", type=int, default=5, help="how often each is measured (default: 5)")
+    parser.add_argument("--slots", action="store_true", help="add Adam's moments to the checkpoint")
+    parser.add_argument("--peer", action="store_true", help="measure transformers 4 too; it needs torch and tensorflow")
+    arguments = parser.parse_args()
+    missing = [name for name in ("transformers", "torch", "tensorflow") if not find_spec(name)]
+    if arguments.peer and missing:
+        parser.error(f"--peer needs {', '.join(missing)}")
+    return arguments
+
+
+def make_original(source: Path, folder: Path) -> Path:
+    """Convert once, which also brings the checkpoint into memory; return the file that is to be copied."""
+    out = folder / "first"
+    Measured().add((*CONVERT, "pytorch", str(source), str(out)))
+    return (out / "pretraining" / "model.safetensors").rename(folder / "original")
+
+
+def measure_conversions(
+    source: Path, original: Path, *, rounds: int, peer: Sequence[str] | None
+) -> dict[str, Measured]:
+    """Copy and convert in turns, so that whatever slows the machine slows all of them.
+
+    Args:
+        source: The checkpoint.
+        original: The file that is copied.
+        rounds: How often.
+        peer: The command of the peer, but for where it writes.
+
+    Returns:
+        What each took, by name.
+    """
+    copied, out = source.parent / "copied", source.parent / "out"
+    copy = ("cp", str(original), str(copied))
+    measured: defaultdict[str, Measured] = defaultdict(Measured)
     for _ in range(rounds):
-        clear(out, copied)
-        measured[YARDSTICK].seconds.append(timed(lambda: copy_and_sync(Path(original), copied)))
-        for target in FORMATS:
-            clear(out, copied)
-            begin = time.perf_counter()
-            memory = convert(source, out, target)
-            measured[target].seconds.append(time.perf_counter() - begin)
-            measured[target].memory = max(measured[target].memory, memory)
-    return measured
+        clear(copied)
+        measured[COPY].add(copy)
+        clear(copied)
+        measured[YARDSTICK].add(copy, ("sync", str(copied)))
+        for target, name in TARGETS.items():
+            clear(copied, out)
+            measured[f"convert to {name}"].add_watched((*CONVERT, target, str(source), str(out)))
+        if peer:
+            clear(out)
+            measured[PEER].add_watched((*peer, str(out)))
+    return dict(measured)
 
 
 def measure_starts(source: Path) -> dict[str, float]:
-    """Return the median seconds of commands that should be instant, beyond the interpreter's own start."""
+    """Return the seconds that commands which should be instant take beyond the interpreter's own start."""
     commands = {
-        "interpreter": [sys.executable, "-c", "pass"],
-        "--help": [*COMMAND, "--help"],
-        "inspect": [*COMMAND, "inspect", str(source)],
+        "interpreter": (sys.executable, "-c", "pass"),
+        "--help": (ELECTRA_CONVERT, "--help"),
+        "inspect": (ELECTRA_CONVERT, "inspect", str(source)),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in commands}
+    measured = {name: Measured() for name in commands}
     for _ in range(START_ROUNDS):
         for name, command in commands.items():
-            seconds[name].append(timed(lambda command=command: run(command)))  # type: ignore[misc]
-    base = median(seconds.pop("interpreter"))
-    return {name: median(values) - base for name, values in seconds.items()}
-
-
-def convert(source: Path, out: Path, target: str) -> int:
-    """Convert the native head of the discriminator in a process of its own; return the most memory it used."""
-    options = ["--part", "discriminator", "--head", "pretraining", "--to", target]
-    process = subprocess.Popen(
-        [*COMMAND, *options, str(source), str(out)], stdout=subprocess.DEVNULL, env=environment()
-    )
-    most = 0
-    while process.poll() is None:
-        most = max(most, anonymous_memory(process.pid))
-        time.sleep(SAMPLE)
-    if process.returncode:
-        raise SystemExit(f"the conversion to {target} failed")
-    return most
-
-
-def anonymous_memory(pid: int) -> int:
-    """Return the bytes of a process that are backed by no file."""
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
-    lines = [line for line in status.splitlines() if line.startswith("RssAnon:")]
-    return int(lines[0].split()[1]) * 1024 if lines else 0
-
-
-def copy_and_sync(original: Path, copied: Path) -> None:
-    """Do what any conversion does at least: write the bytes, and make sure they are on disk."""
-    run(["cp", str(original), str(copied)])
-    run(["sync", str(copied)])
+            measured[name].add(command)
+    interpreter = measured.pop("interpreter").median
+    return {name: runs.median - interpreter for name, runs in measured.items()}
 
 
 def clear(*paths: Path) -> None:
@@ -125,59 +124,59 @@ def clear(*paths: Path) -> None:
     os.sync()
 
 
-def run(command: Sequence[str]) -> None:
-    """Run a command, silently."""
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment())
-
-
-def environment() -> dict[str, str]:
-    """Return the environment of commands: compiled modules are kept, as in any installation."""
-    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-
-
-def timed(action: Callable[[], object]) -> float:
-    """Return the seconds an action takes."""
-    begin = time.perf_counter()
-    action()
-    return time.perf_counter() - begin
-
-
-def rows(conversions: dict[str, Measured]) -> list[tuple[str, str, str, str]]:
-    """Return the rows of the table: what, seconds, ratio, memory."""
-    yardstick = median(conversions[YARDSTICK].seconds)
-    return [
-        (
-            name if name == YARDSTICK else f"convert to {name}",
-            f"{median(measured.seconds):.2f} s",
-            f"{median(measured.seconds) / yardstick:.2f}",
-            f"{measured.memory / 1e6:.0f} MB" if measured.memory else "",
+def table_rows(conversions: Mapping[str, Measured]) -> Iterator[tuple[str, ...]]:
+    """Yield the rows of the table, a cell for each of `HEADINGS`."""
+    yardstick = conversions[YARDSTICK]
+    for name, measured in conversions.items():
+        yield (
+            name,
+            f"{measured.median:.2f} s",
+            f"{measured.median / yardstick.median:.2f}",
+            f"{measured.fastest:.2f} s",
+            f"{measured.fastest / yardstick.fastest:.2f}",
+            in_bytes(measured.memory) if measured.memory else "",
         )
-        for name, measured in conversions.items()
-    ]
 
 
-def show(size: str, conversions: dict[str, Measured], starts: dict[str, float]) -> None:
+def start_lines(starts: Mapping[str, float]) -> Iterator[str]:
+    """Yield a sentence for each command that should be instant."""
+    for name, seconds in starts.items():
+        yield f"{name}: {seconds * 1000:.0f} ms beyond the interpreter's start, median of {START_ROUNDS}"
+
+
+def show(title: str, rows: Sequence[Sequence[str]], starts: Mapping[str, float]) -> None:
     """Print the figures."""
-    table = Table(title=f"{size} discriminator, native head; median of {len(conversions[YARDSTICK].seconds)} rounds")
-    for heading in ("", "time", f"times {YARDSTICK}", "memory beyond mapped files"):
-        table.add_column(heading)
-    for row in rows(conversions):
+    table = Table(*HEADINGS, title=title)
+    for row in rows:
         table.add_row(*row)
     console = Console()
     console.print(table)
-    for name, seconds in starts.items():
-        console.print(f"{name}: {seconds * 1000:.0f} ms beyond the interpreter's start")
+    for line in start_lines(starts):
+        console.print(line)
 
 
-def save(size: str, conversions: dict[str, Measured], starts: dict[str, float]) -> None:
-    """Write the figures as JSON."""
-    RESULTS.mkdir(exist_ok=True)
-    content = {
-        "size": size,
-        "conversions": {name: {"seconds": m.seconds, "memory": m.memory} for name, m in conversions.items()},
-        "seconds_beyond_start": starts,
+def as_markdown(title: str, rows: Sequence[Sequence[str]], starts: Mapping[str, float]) -> str:
+    """Return the figures as Markdown."""
+    cells = [HEADINGS, ("---", *("---:" for _ in HEADINGS[1:])), *rows]
+    table = "\n".join(f"| {' | '.join(row)} |" for row in cells)
+    return f"{title}\n\n{table}\n\n" + "".join(f"- {line}\n" for line in start_lines(starts))
+
+
+def as_json(title: str, conversions: Mapping[str, Measured], starts: Mapping[str, float]) -> dict[str, Any]:
+    """Return every measurement as JSON types."""
+    return {
+        "what": title,
+        "processors": os.cpu_count(),
+        "runs": {name: {"seconds": runs.seconds, "memory": runs.memory} for name, runs in conversions.items()},
+        "seconds_beyond_start": dict(starts),
     }
-    (RESULTS / f"speed-{size}.json").write_text(json.dumps(content, indent=2) + "\n")
+
+
+def save(name: str, content: Mapping[str, Any], markdown: str) -> None:
+    """Write the figures, for programs and for people."""
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")
+    (RESULTS / f"{name}.md").write_text(markdown)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,73 @@
+"""Commands in processes of their own: how long they take, and how much memory."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+
+SAMPLE = 0.005
+"""Seconds between two looks at a process's memory."""
+
+
+@dataclass
+class Measured:
+    """What the runs of one command took.
+
+    Args:
+        seconds: Wall time of each run.
+        memory: The most bytes any of them held that are backed by no file; 0 where nobody looked.
+    """
+
+    seconds: list[float] = field(default_factory=list)
+    memory: int = 0
+
+    @property
+    def median(self) -> float:
+        """Median of the seconds."""
+        return median(self.seconds)
+
+    @property
+    def fastest(self) -> float:
+        """Seconds of the fastest run, which the rest of the machine disturbed least."""
+        return min(self.seconds)
+
+    def add(self, *commands: Sequence[str]) -> None:
+        """Run commands one after the other, as one run."""
+        begin = time.perf_counter()
+        for command in commands:
+            subprocess.run(command, check=True, capture_output=True, env=environment())
+        self.seconds.append(time.perf_counter() - begin)
+
+    def add_watched(self, command: Sequence[str]) -> None:
+        """Run a command and watch its memory."""
+        with tempfile.TemporaryFile("w+") as said:
+            begin = time.perf_counter()
+            process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said, env=environment())
+            while process.poll() is None:
+                self.memory = max(self.memory, anonymous_memory(process.pid))
+                time.sleep(SAMPLE)
+            self.seconds.append(time.perf_counter() - begin)
+            if process.returncode:
+                said.seek(0)
+                raise SystemExit(f"{' '.join(command)} failed:\n{said.read()}")
+
+
+def anonymous_memory(pid: int) -> int:
+    """Return the bytes of a process that are backed by no file (`RssAnon` of proc(5)); 0 if it is gone."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    sizes = [line.split()[1] for line in status.splitlines() if line.startswith("RssAnon:")]
+    return int(sizes[0]) * 1024 if sizes else 0
+
+
+def environment() -> dict[str, str]:
+    """Return the environment of commands: compiled modules are kept, as in any installation."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
