@@ -173,7 +173,7 @@ class Conversion:
         mappings = load_mappings(options.mappings)
         names = choose_heads(options.heads, mappings.inventory.heads)
         files = open_checkpoint(location.prefix)
-        checkpoint = recognise(mappings, files.tensors)
+        checkpoint = recognise(mappings, files.tensors, files.unreadable)
         parts = choose_parts(options.part, checkpoint)
         config_file = read_config_file(options.config) if options.config else None
         if config_file:
@@ -203,7 +203,7 @@ class Conversion:
         """Write every head that is not there yet."""
         there = self._already_there()
         missing = [head for head in self.heads if head not in there]
-        require_space(self.out, _bytes_needed(missing))
+        require_space(self.out, _bytes_needed(missing, there))
         used = sorted({binding.name for part in self.parts.values() for binding in part.bindings})
         with progress("checking", sum(self.files.tensors[name].nbytes for name in used)) as advance:
             self.files.check(used, advance)
@@ -232,9 +232,12 @@ class Conversion:
 
     def _bytes_written(self, there: Sequence[HeadPlan]) -> int:
         """Add up the files this run wrote; a file under several names counts once."""
-        folders = [self.out / head.directory for head in self.heads if head not in there]
-        stats = [path.stat() for folder in folders for path in folder.rglob("*") if path.is_file()]
-        return sum({(stat.st_dev, stat.st_ino): stat.st_size for stat in stats}.values())
+        sizes: dict[bool, dict[tuple[int, int], int]] = {True: {}, False: {}}
+        for head in self.heads:
+            for path in (self.out / head.directory).rglob("*"):
+                stat = path.stat()
+                sizes[head in there][stat.st_dev, stat.st_ino] = stat.st_size if path.is_file() else 0
+        return sum(size for inode, size in sizes[False].items() if inode not in sizes[True])
 
     def _head_report(self, head: HeadPlan, status: Status) -> HeadReport:
         return HeadReport(
@@ -358,15 +361,19 @@ def choose_heads(wanted: Sequence[str], heads: Mapping[str, Any]) -> list[str]:
     return [name for name in heads if not wanted or name in wanted]
 
 
-def _bytes_needed(heads: Sequence[HeadPlan]) -> int:
-    """Add up the files; a backbone that heads share counts once."""
-    files = {
-        (head.part, file.target) if file.backbone else (head.directory, file.path): file.nbytes
-        for head in heads
-        for file in head.weights
-    }
+def _bytes_needed(heads: Sequence[HeadPlan], there: Sequence[HeadPlan] = ()) -> int:
+    """Add up the files; a backbone that heads share counts once, and not at all if a head that is there has it."""
+    files = {_bytes_on_disk(head, file): file.nbytes for head in heads for file in head.weights}
+    for head in there:
+        for file in head.weights:
+            files.pop(_bytes_on_disk(head, file), None)
     documents = sum(len(content) for head in heads for content in head.documents.values())
     return sum(files.values()) + documents
+
+
+def _bytes_on_disk(head: HeadPlan, file: WeightFile) -> tuple[object, object]:
+    """Return what tells whether two files are the same bytes on disk."""
+    return (head.part, file.target) if file.backbone else (head.directory, file.path)
 
 
 def _is_this(head: HeadPlan, directory: Path) -> bool:

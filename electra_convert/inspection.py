@@ -101,7 +101,9 @@ def inspect_checkpoint(
     """
     with locate(Path(source), step=step) as location:
         files = open_checkpoint(location.prefix)
-        checkpoint = recognise(load_mappings(None if mappings is None else Path(mappings)), files.tensors)
+        checkpoint = recognise(
+            load_mappings(None if mappings is None else Path(mappings)), files.tensors, files.unreadable
+        )
         file = Path(config) if config is not None else None
         return Inspection(
             source=files.prefix.name,

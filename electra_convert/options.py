@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import msgspec
 
 from electra_convert.config import label_names
 from electra_convert.errors import OptionError
 from electra_convert.formats import TARGETS, TargetFormat, writer
-from electra_convert.mapping import Layout
+from electra_convert.mapping import LAYOUTS, Layout
 
 Dtype = Literal["float32", "float16", "bfloat16"]
 DTYPES: tuple[Dtype, ...] = get_args(Dtype)
@@ -63,30 +64,42 @@ class ConvertOptions(msgspec.Struct, frozen=True, kw_only=True):
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        problems = [
-            f"{target} cannot hold {self.dtype}: {', '.join(writer(target).DTYPES)} can"
-            for target in self.targets
-            if target in TARGETS and self.dtype not in writer(target).DTYPES
-        ]
-        problems += (
-            f"there is no format {name!r}: {', '.join(TARGETS)}" for name in self.targets if name not in TARGETS
-        )
-        if not self.targets:
-            problems.append("no format is to be written")
-        if len(set(self.targets)) < len(self.targets):
-            problems.append(f"a format is named twice: {', '.join(self.targets)}")
-        if len(set(self.labels)) < len(self.labels) or not all(self.labels):
-            problems.append(f"labels must differ and have a name each: {', '.join(self.labels)!r}")
-        if self.num_labels is not None and self.num_labels < 1:
-            problems.append(f"num_labels is {self.num_labels}; it must be at least 1")
-        if self.labels and self.num_labels not in (None, len(self.labels)):
-            problems.append(f"num_labels is {self.num_labels}, but {len(self.labels)} labels are named")
-        if not self.tokenizer and (self.vocab or self.lowercase is not None or self.strip_accents is not None):
-            problems.append("no tokenizer is to be written, but a vocabulary, casing or accents are given for it")
-        if not 0 <= self.seed < 2**64:
-            problems.append(f"seed is {self.seed}; it must be a whole number from 0 to 2**64 - 1")
+        problems = [*self._unknown()] or [*self._conflicts()]
         if problems:
             raise OptionError("these options do not go together", problems=problems, hint=self._hint(problems))
+        in_order = tuple(target for target in TARGETS if target in self.targets)
+        msgspec.structs.force_setattr(self, "targets", in_order)  # the order asked for changes no byte
+
+    def _unknown(self) -> Iterator[str]:
+        """Yield values that no choice has."""
+        chosen: list[tuple[str, Any, Sequence[Any]]] = [
+            ("part", self.part, (None, *PART_CHOICES)),
+            ("layout", self.layout, LAYOUTS),
+            ("dtype", self.dtype, DTYPES),
+            *(("format", target, TARGETS) for target in self.targets),
+        ]
+        for what, value, choices in chosen:
+            if value not in choices:
+                yield f"there is no {what} {value!r}: {', '.join(filter(None, choices))}"
+
+    def _conflicts(self) -> Iterator[str]:
+        for target in self.targets:
+            if self.dtype not in writer(target).DTYPES:
+                yield f"{target} cannot hold {self.dtype}: {', '.join(writer(target).DTYPES)} can"
+        if not self.targets:
+            yield "no format is to be written"
+        if len(set(self.targets)) < len(self.targets):
+            yield f"a format is named twice: {', '.join(self.targets)}"
+        if len(set(self.labels)) < len(self.labels) or not all(self.labels):
+            yield f"labels must differ and have a name each: {', '.join(self.labels)!r}"
+        if self.num_labels is not None and self.num_labels < 1:
+            yield f"num_labels is {self.num_labels}; it must be at least 1"
+        if self.labels and self.num_labels not in (None, len(self.labels)):
+            yield f"num_labels is {self.num_labels}, but {len(self.labels)} labels are named"
+        if not self.tokenizer and (self.vocab or self.lowercase is not None or self.strip_accents is not None):
+            yield "no tokenizer is to be written, but a vocabulary, casing or accents are given for it"
+        if not 0 <= self.seed < 2**64:
+            yield f"seed is {self.seed}; it must be a whole number from 0 to 2**64 - 1"
 
     def label_names(self) -> tuple[str, ...] | None:
         """Return the labels' names, where the options say anything about them."""

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import count
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from electra_convert.config import ElectraConfig
@@ -72,13 +73,15 @@ class Checkpoint:
 
     Args:
         mappings: The mappings.
-        tensors: Every tensor, by Google's name.
+        tensors: Every tensor that can be read, by Google's name.
+        unreadable: The others, with the reason.
         topology_key: Name of the topology in `google_tf1.yaml`.
         topology: What kind of checkpoint this is.
     """
 
     mappings: Mappings
     tensors: Mapping[str, Tensor]
+    unreadable: Mapping[str, str]
     topology_key: str
     topology: Topology
 
@@ -133,7 +136,7 @@ class Checkpoint:
             Fate and explanation by name: the canonical names of what is used, else the part it belongs to or
             the reason. A tensor that both parts use is used.
         """
-        fates: dict[str, tuple[Fate, str]] = {}
+        fates: dict[str, tuple[Fate, str]] = {name: ("unsupported", why) for name, why in self.unreadable.items()}
         for name in self.tensors:
             owners = {owner: names.present[name] for owner, names in self.names.items() if name in names.present}
             if part in owners:
@@ -142,7 +145,7 @@ class Checkpoint:
                 fates[name] = ("other part", next(iter(owners)))
             elif explained := self.mapping.explain(name):
                 fates[name] = explained
-        return fates
+        return dict(sorted(fates.items()))
 
     def require_part(self, part: Part) -> None:
         """Check that a part is there.
@@ -179,7 +182,9 @@ class Checkpoint:
         )
 
 
-def recognise(mappings: Mappings, tensors: Mapping[str, Tensor]) -> Checkpoint:
+def recognise(
+    mappings: Mappings, tensors: Mapping[str, Tensor], unreadable: Mapping[str, str] = MappingProxyType({})
+) -> Checkpoint:
     """Tell from the names in a checkpoint what it is.
 
     Raises:
@@ -194,7 +199,7 @@ def recognise(mappings: Mappings, tensors: Mapping[str, Tensor]) -> Checkpoint:
             hint="what google-research/electra writes holds electra/ and one of discriminator_predictions/, "
             "generator_predictions/ and task_specific/",
         )
-    return Checkpoint(mappings, tensors, *found)
+    return Checkpoint(mappings, tensors, unreadable, *found)
 
 
 class FoundTensor(NamedTuple):

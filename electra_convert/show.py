@@ -34,7 +34,7 @@ def print_json(report: Any) -> None:
 
 @contextmanager
 def show_progress() -> Iterator[Progress]:
-    """Yield what shows progress: bars on a terminal, nothing elsewhere."""
+    """Yield what shows progress on stderr: a line for each stretch of work, and on a terminal a bar below it."""
     from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
     from rich.progress import Progress as Bars
 
@@ -50,6 +50,7 @@ def show_progress() -> Iterator[Progress]:
 
         @contextmanager
         def stretch(description: str, total: int) -> Iterator[Advance]:
+            bars.console.print(f"{description} {in_bytes(total)}", style="dim", highlight=False)
             task = bars.add_task(description, total=total)
             yield lambda count: bars.advance(task, count)
             bars.remove_task(task)

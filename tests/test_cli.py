@@ -139,7 +139,7 @@ class TestSummary:
         assert '  ElectraForPreTraining.from_pretrained("out/pretraining")' in lines
         assert '  TFElectraForPreTraining.from_pretrained("out/pretraining", use_safetensors=False)' in lines
         assert '  FlaxElectraForPreTraining.from_pretrained("out/pretraining")' in lines
-        assert not result.stderr
+        assert [line.split()[0] for line in result.stderr.splitlines()] == ["checking", "writing"]
 
     def test_split_formats_load_with_no_argument(self, fixtures: Path) -> None:
         """In a directory of its own TensorFlow needs no argument."""
@@ -258,7 +258,7 @@ main()
 """
         result = process(fixtures / "electra_tiny_uniform", "out", "--to", "pytorch", script=script)
         assert result.returncode == 130
-        assert result.stderr.strip() == "interrupted: what was finished stays, nothing is half-written"
+        assert result.stderr.splitlines()[-1] == "interrupted: what was finished stays, nothing is half-written"
         assert [path.name for path in Path("out").iterdir()] == ["base"]
 
 

@@ -180,3 +180,11 @@ def test_a_config_settles_what_no_tensor_shows(fixtures: Path) -> None:
     assert (source.config.num_attention_heads, source.config.hidden_act) == (4, "relu")
     assert source.origins["num_attention_heads"] == "c.json: num_attention_heads"
     assert not {"num_attention_heads", "hidden_act"} & set(source.assumed)
+
+
+def test_what_cannot_be_read_is_in_the_ledger(fixtures: Path) -> None:
+    """A tensor of a dtype that no model has is unsupported, with the reason."""
+    found = recognise(load_mappings(), tensors(fixtures, "electra_tiny_uniform"), {"words": "its dtype is string"})
+    ledger = found.ledger("discriminator")
+    assert ledger["words"] == ("unsupported", "its dtype is string")
+    assert set(ledger) == {*found.tensors, "words"}

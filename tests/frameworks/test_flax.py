@@ -105,3 +105,9 @@ def test_the_file_is_what_flax_writes(converted: Callable[..., Path], monkeypatc
     assert b"__msgpack_chunked_array__" in data
     again = flax.serialization.msgpack_restore(data)
     assert jax.tree_util.tree_all(jax.tree_util.tree_map(np.array_equal, tree, again))
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_split_formats_load_with_no_argument(converted: Callable[..., Path], head: str) -> None:
+    """A directory of its own is complete."""
+    load(converted("electra_tiny", "generator", split_formats=True) / head / "flax", HEADS[head])

@@ -126,3 +126,9 @@ def test_narrow_dtypes_load(converted: Callable[..., Path], dtype: str) -> None:
     for key, value in wide.state_dict().items():
         rounded = value.to(getattr(torch, dtype)).float() if value.is_floating_point() else value
         assert torch.equal(narrow.state_dict()[key].to(rounded.dtype), rounded), key
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_split_formats_load_with_no_argument(converted: Callable[..., Path], head: str) -> None:
+    """A directory of its own is complete."""
+    load(converted("electra_tiny", "generator", split_formats=True) / head / "pytorch", HEADS[head])

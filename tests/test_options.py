@@ -1,0 +1,50 @@
+"""What a conversion can be asked for, and what contradicts itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from electra_convert import ConvertOptions, OptionError, cli, load_mappings
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"part": "encoder"}, r"there is no part 'encoder': discriminator, generator, both"),
+        ({"layout": "sharded"}, r"there is no layout 'sharded'"),
+        ({"dtype": "float64"}, r"there is no dtype 'float64'"),
+        ({"targets": ("onnx",)}, r"there is no format 'onnx'"),
+        ({"targets": ()}, r"no format is to be written"),
+        ({"targets": ("flax", "flax")}, r"a format is named twice"),
+        ({"dtype": "bfloat16"}, r"tensorflow cannot hold bfloat16(?s:.*)--to pytorch,flax"),
+        ({"labels": ("a", "a")}, r"labels must differ"),
+        ({"labels": ("a", "")}, r"labels must differ and have a name each"),
+        ({"labels": ("a", "b"), "num_labels": 3}, r"num_labels is 3, but 2 labels are named"),
+        ({"num_labels": 0}, r"num_labels is 0; it must be at least 1"),
+        ({"tokenizer": False, "lowercase": False}, r"no tokenizer is to be written"),
+        ({"seed": -1}, r"seed is -1"),
+    ],
+)
+def test_contradictions_are_refused(options: dict[str, Any], message: str) -> None:
+    """Each contradiction is told with its values, and what to do."""
+    with pytest.raises(OptionError, match=message):
+        ConvertOptions(**options)
+
+
+def test_all_contradictions_are_told_at_once() -> None:
+    """Two contradictions come in one error."""
+    with pytest.raises(OptionError) as raised:
+        ConvertOptions(seed=-1, num_labels=0)
+    assert len(raised.value.problems) == 2
+
+
+def test_the_order_of_formats_does_not_matter() -> None:
+    """Formats are written in one order, so that the record is the same however they were asked for."""
+    assert ConvertOptions(targets=("flax", "pytorch")) == ConvertOptions(targets=("pytorch", "flax"))
+
+
+def test_the_command_line_offers_every_head() -> None:
+    """The command line names the heads itself, so that `--help` reads no file; they are the inventory's."""
+    assert list(cli.HEADS) == list(load_mappings().inventory.heads)
