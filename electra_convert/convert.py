@@ -210,7 +210,7 @@ class Conversion:
         shards = _Shards()
         for head in there:
             shards.remember(head, self.out / head.directory)
-        with progress("writing", sum(file.value_bytes for head in missing for file in head.weights)) as advance:
+        with progress("writing", sum(file.value_bytes for file in _files(missing, there))) as advance:
             for head in missing:
                 self._write(head, shards, advance)
         return self.report("written", there=there, notes=shards.notes)
@@ -291,7 +291,7 @@ class Conversion:
             for file in head.weights:
                 path = staged / file.path
                 path.parent.mkdir(exist_ok=True)
-                if not shards.link(head.part, file, path, advance):
+                if not shards.link(head.part, file, path):
                     writer(file.target).write(path, file.contents, advance)
             for place, content in head.documents.items():
                 write_document(staged / place, content)
@@ -311,7 +311,7 @@ class _Shards:
             if file.backbone:
                 self._places.setdefault((head.part, file.target), directory / file.path)
 
-    def link(self, part: Part, file: WeightFile, path: Path, advance: Advance) -> bool:
+    def link(self, part: Part, file: WeightFile, path: Path) -> bool:
         """Make `path` the backbone that is there already, if one is, at no cost in bytes."""
         place = self._places.get((part, file.target)) if file.backbone else None
         if place is None:
@@ -323,7 +323,6 @@ class _Shards:
                 f"this disk makes no hard links ({error.strerror}): each head has its own copy of the backbone"
             ]
             return False
-        advance(file.value_bytes)
         return True
 
 
@@ -361,19 +360,23 @@ def choose_heads(wanted: Sequence[str], heads: Mapping[str, Any]) -> list[str]:
     return [name for name in heads if not wanted or name in wanted]
 
 
-def _bytes_needed(heads: Sequence[HeadPlan], there: Sequence[HeadPlan] = ()) -> int:
-    """Add up the files; a backbone that heads share counts once, and not at all if a head that is there has it."""
-    files = {_bytes_on_disk(head, file): file.nbytes for head in heads for file in head.weights}
+def _files(heads: Sequence[HeadPlan], there: Sequence[HeadPlan] = ()) -> list[WeightFile]:
+    """Return the files that heads need on disk: a backbone they share once, or not at all if it is there."""
+
+    def place(head: HeadPlan, file: WeightFile) -> tuple[object, object]:
+        return (head.part, file.target) if file.backbone else (head.directory, file.path)
+
+    files = {place(head, file): file for head in heads for file in head.weights}
     for head in there:
         for file in head.weights:
-            files.pop(_bytes_on_disk(head, file), None)
+            files.pop(place(head, file), None)
+    return list(files.values())
+
+
+def _bytes_needed(heads: Sequence[HeadPlan], there: Sequence[HeadPlan] = ()) -> int:
+    """Add up, rather generously, what heads take on disk."""
     documents = sum(len(content) for head in heads for content in head.documents.values())
-    return sum(files.values()) + documents
-
-
-def _bytes_on_disk(head: HeadPlan, file: WeightFile) -> tuple[object, object]:
-    """Return what tells whether two files are the same bytes on disk."""
-    return (head.part, file.target) if file.backbone else (head.directory, file.path)
+    return sum(file.nbytes for file in _files(heads, there)) + documents
 
 
 def _is_this(head: HeadPlan, directory: Path) -> bool:
