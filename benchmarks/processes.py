@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import subprocess
 import tempfile
@@ -13,6 +14,8 @@ from statistics import median
 
 SAMPLE = 0.005
 """Seconds between two looks at a process's memory."""
+REST = 2.2
+"""Seconds after which Linux has told the hypervisor of free pages (`PAGE_REPORTING_DELAY` is 2)."""
 
 
 @dataclass
@@ -66,6 +69,19 @@ def anonymous_memory(pid: int) -> int:
         return 0
     sizes = [line.split()[1] for line in status.splitlines() if line.startswith("RssAnon:")]
     return int(sizes[0]) * 1024 if sizes else 0
+
+
+def claim_memory(nbytes: int) -> None:
+    """Fill memory and let it go again, so that the next process finds pages that are really there.
+
+    A virtual machine gives pages that were free for about two seconds back to its host. To get one again takes several
+    times as long as to use one, and which of several commands has to would depend on when it runs, not on what it does.
+    """
+    time.sleep(REST)
+    with mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
+        memory.madvise(mmap.MADV_HUGEPAGE)
+        for page in range(0, nbytes, mmap.PAGESIZE):
+            memory[page] = 1
 
 
 def environment() -> dict[str, str]:

@@ -19,12 +19,14 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.checkpoints import SIZES, make_checkpoint
-from benchmarks.processes import Measured
+from benchmarks.processes import Measured, claim_memory
 from electra_convert.output import in_bytes
 
 RESULTS = Path(__file__).parent / "results"
 COPY, YARDSTICK, PEER = "cp", "cp + sync", "transformers 4"
 START_ROUNDS = 15
+SPARE = 1 << 28
+"""Bytes of memory that are claimed for a command beyond those it writes."""
 HEADINGS = ("", "median", f"times {YARDSTICK}", "fastest", f"times {YARDSTICK}", "memory beyond mapped files")
 
 ELECTRA_CONVERT = str(Path(sysconfig.get_path("scripts")) / "electra-convert")
@@ -86,17 +88,22 @@ def measure_conversions(
     """
     copied, out = source.parent / "copied", source.parent / "out"
     copy = ("cp", str(original), str(copied))
+
+    def prepare() -> None:
+        clear(copied, out)
+        claim_memory(original.stat().st_size + SPARE)
+
     measured: defaultdict[str, Measured] = defaultdict(Measured)
     for _ in range(rounds):
-        clear(copied)
+        prepare()
         measured[COPY].add(copy)
-        clear(copied)
+        prepare()
         measured[YARDSTICK].add(copy, ("sync", str(copied)))
         for target, name in TARGETS.items():
-            clear(copied, out)
+            prepare()
             measured[f"convert to {name}"].add_watched((*CONVERT, target, str(source), str(out)))
         if peer:
-            clear(out)
+            prepare()
             measured[PEER].add_watched((*peer, str(out)))
     return dict(measured)
 
