@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -75,6 +77,10 @@ class CommaSeparated(click.ParamType[Any]):
 @contextmanager
 def told(*, debug: bool) -> Iterator[None]:
     """Print an expected error as one message and leave: 2 for wrong usage, 1 for everything else."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # paths may hold what the terminal cannot show
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that nothing is left behind
     try:
         yield
     except ElectraConvertError as error:

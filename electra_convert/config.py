@@ -7,6 +7,8 @@ what came from the rule is *assumed* and said so.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any, Literal
 
 import msgspec
@@ -29,6 +31,14 @@ DIMENSIONS = (
 
 LABELLED_HEADS = ("sequence_classification", "token_classification")
 """The heads with one output for each label."""
+
+
+_NUMBER_RULES: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
+    ("layer_norm_eps", "greater than 0", lambda value: value > 0),
+    ("initializer_range", "0 or greater", lambda value: value >= 0),
+    ("hidden_dropout_prob", "at least 0 and less than 1", lambda value: 0 <= value < 1),
+    ("attention_probs_dropout_prob", "at least 0 and less than 1", lambda value: 0 <= value < 1),
+)
 
 
 class ElectraConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -73,6 +83,11 @@ class ElectraConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             problems.append(
                 f"num_attention_heads is {self.num_attention_heads}; it must divide hidden_size, {self.hidden_size}"
             )
+        problems += (
+            f"{field} is {value}; it must be {rule}"
+            for field, rule, right in _NUMBER_RULES
+            if not (math.isfinite(value := getattr(self, field)) and right(value))
+        )
         if problems:
             raise ConfigError("this config describes no model", problems=problems)
 

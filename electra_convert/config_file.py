@@ -8,14 +8,15 @@ rules are those of `configure_pretraining.py`, `util/training_utils.py` (`get_be
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import msgspec
 
-from electra_convert.config import ElectraConfig
+from electra_convert.config import Activation, ElectraConfig
 from electra_convert.errors import ConfigError, OptionError
 from electra_convert.inventory import Part
 
@@ -35,15 +36,15 @@ HPARAMS = frozenset(
         "mask_prob",
         "disc_weight",
         "gen_weight",
-        "do_lower_case",
         "train_batch_size",
         "num_train_steps",
-        "max_seq_length",
         "data_dir",
-        "model_name",
     }
 )
 """Keys that only Google's hparams have; one of them tells what the file is."""
+
+ONE_PART = frozenset({"hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"})
+"""Keys that stand at the top of a file about one part; hparams have them under `model_hparam_overrides`."""
 
 MODEL_SIZES: dict[str, dict[str, int]] = {
     "small": {"hidden_size": 256, "num_hidden_layers": 12},
@@ -57,6 +58,15 @@ DEBUG_SIZES = {
     "num_attention_heads": 4,
 }
 """What `debug: true` trains, whatever else the hparams say (`run_pretraining.py`, `PretrainingModel`)."""
+
+SWITCHES = {
+    "electra_objective": True,
+    "electric_objective": False,
+    "uniform_generator": False,
+    "untied_generator": True,
+    "untied_generator_embeddings": False,
+}
+"""The hparams that decide which variables a run has, with their defaults."""
 
 FIELD_TYPES = {name: kind for name, kind in get_type_hints(ElectraConfig).items() if name != "labels"}
 
@@ -92,12 +102,21 @@ class ConfigFile:
     @property
     def describes_both_parts(self) -> bool:
         """Say whether this is Google's hparams, which describe a whole run."""
-        return any(key in HPARAMS for key in self.content)
+        return any(key in HPARAMS for key in self.content) and not any(key in ONE_PART for key in self.content)
 
     @property
     def lowercase(self) -> bool | None:
         """Whether the text was lower-cased, if the file says."""
         return self.content.get("do_lower_case")
+
+    def switches(self) -> dict[str, bool]:
+        """Return what the hparams say of the kind of run; what they leave out has Google's default.
+
+        A file about one part, and the hparams of fine-tuning, say nothing of that.
+        """
+        if not self.describes_both_parts or "task_names" in self.content:
+            return {}
+        return {key: self.content.get(key, default) for key, default in SWITCHES.items()}
 
     def claims(self, part: Part, *, one_transformer: bool) -> Claims:
         """Return what the file says of one part.
@@ -123,7 +142,8 @@ class ConfigFile:
             except msgspec.ValidationError as error:
                 problems.append(f"{claim.origin} is {claim.value!r}: {error}")
         if problems:
-            raise ConfigError(f"{self.name} cannot be a config of ELECTRA", problems=problems)
+            hint = f"correct {self.name}; activations are {', '.join(get_args(Activation))}"
+            raise ConfigError(f"{self.name} cannot be a config of ELECTRA", problems=problems, hint=hint)
         return checked
 
 
@@ -140,7 +160,7 @@ def read_config_file(path: Path) -> ConfigFile:
         raise ConfigError(f"the config file {path} cannot be read: {error}", hint=hint) from error
     if not isinstance(content, dict):
         raise ConfigError(f"the config file {path} holds a JSON {type(content).__name__}, not an object", hint=hint)
-    if not any(key in HPARAMS or key in FIELD_TYPES for key in content):
+    if not any(key in HPARAMS or key in FIELD_TYPES or key == "do_lower_case" for key in content):
         found = ", ".join(map(repr, list(content)[:5])) or "nothing"
         raise ConfigError(f"the config file {path} says nothing about a model; it holds {found}", hint=hint)
     file = ConfigFile(path.name, content)
@@ -153,7 +173,7 @@ def _check_hparams(file: ConfigFile) -> None:
         "model_hparam_overrides": dict,
         "generator_hidden_size": float,
         "generator_layers": float,
-        "untied_generator_embeddings": bool,
+        **dict.fromkeys(SWITCHES, bool),
         "debug": bool,
         "do_lower_case": bool,
         "model_size": str,
@@ -164,11 +184,17 @@ def _check_hparams(file: ConfigFile) -> None:
             msgspec.convert(file.content.get(key, kind()), kind)
         except msgspec.ValidationError as error:
             problems.append(f"{key} is {file.content[key]!r}: {error}")
+    for key in ("generator_hidden_size", "generator_layers"):
+        share = file.content.get(key, 1.0)
+        if isinstance(share, int | float) and not (math.isfinite(share) and share > 0):
+            problems.append(f"{key} is {share}; it must be greater than 0, and finite")
     size = file.content.get("model_size", "small")
     if isinstance(size, str) and size not in MODEL_SIZES:
         problems.append(f"model_size is {size!r}; Google's code knows {', '.join(MODEL_SIZES)}")
     if problems:
-        raise ConfigError(f"{file.name} cannot be hparams of Google's code", problems=problems)
+        raise ConfigError(
+            f"{file.name} cannot be hparams of Google's code", problems=problems, hint=f"correct {file.name}"
+        )
 
 
 def check_scope(file: ConfigFile, parts: tuple[Part, ...], *, one_transformer: bool) -> None:

@@ -140,7 +140,8 @@ def convert_checkpoint(
     """
     with locate(Path(source), step=options.step, progress=progress) as location:
         conversion = Conversion.prepare(location, None if out is None else Path(out), options)
-        return conversion.report("planned") if dry_run else conversion.run(progress)
+        there = conversion.find_finished()
+        return conversion.report("planned", there=there) if dry_run else conversion.run(there, progress)
 
 
 @dataclass(frozen=True)
@@ -179,6 +180,7 @@ class Conversion:
         if config_file:
             check_scope(config_file, parts, one_transformer=checkpoint.topology.one_transformer)
         understood = checkpoint.understand(parts, config_file=config_file, labels=options.label_names())
+        _require_activation(understood, options)
         tokenizers = {
             part: plan_tokenizer(options, config_file, location.vocabulary, source.config)
             for part, source in understood.items()
@@ -199,11 +201,9 @@ class Conversion:
         notes += _notes(checkpoint, understood, options, files)
         return cls(files, checkpoint, understood, tokenizers, heads, out, options, tuple(dict.fromkeys(notes)))
 
-    def run(self, progress: Progress) -> ConversionReport:
-        """Write every head that is not there yet."""
-        there = self._already_there()
+    def run(self, there: Sequence[HeadPlan], progress: Progress) -> ConversionReport:
+        """Write every head that is not there yet, as `find_finished` said."""
         missing = [head for head in self.heads if head not in there]
-        require_space(self.out, _bytes_needed(missing, there))
         used = sorted({binding.name for part in self.parts.values() for binding in part.bindings})
         with progress("checking", sum(self.files.tensors[name].nbytes for name in used)) as advance:
             self.files.check(used, advance)
@@ -226,7 +226,9 @@ class Conversion:
             parts=[self._part_report(part) for part in self.parts],
             heads=heads,
             notes=[*self.notes, *notes],
-            nbytes=self._bytes_written(there) if status == "written" else _bytes_needed(self.heads),
+            nbytes=self._bytes_written(there)
+            if status == "written"
+            else _bytes_needed([head for head in self.heads if head not in there], there),
             options=self.options,
         )
 
@@ -266,12 +268,18 @@ class Conversion:
             source_tensors={fate: fates.count(fate) for fate in dict.fromkeys(fates)},
         )
 
-    def _already_there(self) -> list[HeadPlan]:
-        """Return the heads that an earlier run of this very conversion finished.
+    def find_finished(self) -> list[HeadPlan]:
+        """Return the heads that an earlier run of this very conversion finished; check that the others can be written.
 
         Raises:
             OutputExistsError: Something else is there, or all of them are.
+            OutputError: The output directory cannot be written, or its disk has too little room.
         """
+        there = self._already_there()
+        require_space(self.out, _bytes_needed([head for head in self.heads if head not in there], there))
+        return there
+
+    def _already_there(self) -> list[HeadPlan]:
         existing = [head for head in self.heads if os.path.lexists(self.out / head.directory)]
         if self.options.overwrite or not existing:
             return []
@@ -345,6 +353,18 @@ def choose_parts(choice: PartChoice | None, checkpoint: Checkpoint) -> tuple[Par
     return wanted
 
 
+def _require_activation(parts: Mapping[Part, SourcePart], options: ConvertOptions) -> None:
+    """Refuse what no class could load: transformers knows the linear activation in PyTorch alone."""
+    others = [target for target in options.targets if target != "pytorch"]
+    linear = [part for part, source in parts.items() if source.config.hidden_act == "linear"]
+    if others and linear:
+        raise OptionError(
+            f"the activation of the {' and the '.join(linear)} is linear, which transformers' classes for "
+            f"{' and '.join(others)} do not know",
+            hint="write PyTorch alone: --to pytorch",
+        )
+
+
 def choose_heads(wanted: Sequence[str], heads: Mapping[str, Any]) -> list[str]:
     """Return the heads that are asked for, in the order of the inventory.
 
@@ -382,10 +402,11 @@ def _bytes_needed(heads: Sequence[HeadPlan], there: Sequence[HeadPlan] = ()) -> 
 def _is_this(head: HeadPlan, directory: Path) -> bool:
     """Say whether a directory is what this plan would write: its documents are the same, its weights are there."""
     try:
-        same = all((directory / place).read_bytes() == content for place, content in head.documents.items())
+        return all((directory / place).read_bytes() == content for place, content in head.documents.items()) and all(
+            (directory / file.path).stat().st_size >= file.value_bytes for file in head.weights
+        )
     except OSError:
         return False
-    return same and all((directory / file.path).is_file() for file in head.weights)
 
 
 def _notes(

@@ -54,6 +54,7 @@ class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     parts: dict[Part, str | None]
     says: str
     lacks: tuple[str, ...] = ()
+    hparams: dict[str, bool] = {}
     one_transformer: bool = False
     note: str = ""
 
@@ -216,7 +217,7 @@ def load_mappings(directory: Path | None = None) -> Mappings:
     if directory / INVENTORY_FILE not in files:
         raise MappingError(
             f"there is no {INVENTORY_FILE} in the mappings folder {directory}",
-            hint="copy the package's own folder and change the copy; `electra-convert mappings` shows where it is",
+            hint="copy the package's own folder and change the copy; `electra-convert mappings list` shows where it is",
         )
     inventory = _read(directory / INVENTORY_FILE, Inventory)
     mappings = {path: _read(path, FormatMapping) for path in files if path.name != INVENTORY_FILE}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_type_hints
 
 import msgspec
 
@@ -64,7 +64,7 @@ class ConvertOptions(msgspec.Struct, frozen=True, kw_only=True):
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        problems = [*self._unknown()] or [*self._conflicts()]
+        problems = [*self._unknown()] or [*self._mistyped()] or [*self._conflicts()]
         if problems:
             raise OptionError("these options do not go together", problems=problems, hint=self._hint(problems))
         in_order = tuple(target for target in TARGETS if target in self.targets)
@@ -81,6 +81,16 @@ class ConvertOptions(msgspec.Struct, frozen=True, kw_only=True):
         for what, value, choices in chosen:
             if value not in choices:
                 yield f"there is no {what} {value!r}: {', '.join(filter(None, choices))}"
+
+    def _mistyped(self) -> Iterator[str]:
+        """Turn texts into paths and lists into tuples; yield what has no such meaning."""
+        for name, kind in get_type_hints(type(self)).items():
+            value = getattr(self, name)
+            try:
+                converted = msgspec.convert(value, kind, dec_hook=lambda wanted, given: wanted(given))
+                msgspec.structs.force_setattr(self, name, converted)
+            except (msgspec.ValidationError, TypeError) as error:
+                yield f"{name} is {value!r}: {error}"
 
     def _conflicts(self) -> Iterator[str]:
         for target in self.targets:

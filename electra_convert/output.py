@@ -51,20 +51,29 @@ def whole_directory(target: Path, *, overwrite: bool) -> Iterator[Path]:
             sync_directory(target.parent)
         finally:
             os.close(lock)
-            shutil.rmtree(staged, ignore_errors=True)
+            _remove(staged)
             for parent in made:
                 with suppress(OSError):  # it holds something by now
                     parent.rmdir()
 
 
 def require_space(target: Path, needed: int) -> None:
-    """Check that the disk has room.
+    """Check that `target` can be written, and that its disk has room.
 
     Raises:
-        DiskSpaceError: It has not.
+        OutputError: It lies in a file, or where one may not write.
+        DiskSpaceError: The disk has too little room.
     """
-    existing = next(parent for parent in (target.absolute(), *target.absolute().parents) if parent.exists())
-    free = shutil.disk_usage(existing).free
+    with _told(target):
+        with suppress(FileNotFoundError, NotADirectoryError):
+            target.lstat()  # tells of names that are too long, and of directories one may not search
+        existing = next(path for path in (target.absolute(), *target.absolute().parents) if os.path.lexists(path))
+        existing.stat()  # tells of links that lead nowhere
+        if not existing.is_dir():
+            raise OutputError(f"{existing} is a file, not a directory", hint="choose another OUT")
+        if not os.access(existing, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        free = shutil.disk_usage(existing).free
     if free < needed:
         raise DiskSpaceError(
             f"{target} needs {in_bytes(needed)}, but its disk has {in_bytes(free)} free",
@@ -115,12 +124,20 @@ def _make_parents(target: Path) -> list[Path]:
 def _remove_abandoned(target: Path) -> None:
     for path in target.parent.glob(STAGED.format(name=_escaped(target.name), mark="*")):
         with suppress(OSError):
-            lock = os.open(path, os.O_RDONLY)
+            lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(path, ignore_errors=True)
+                _remove(path)
             finally:
                 os.close(lock)
+
+
+def _remove(path: Path) -> None:
+    """Remove whatever is there: a directory with all in it, a file, or a link."""
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _escaped(name: str) -> str:

@@ -122,6 +122,8 @@ class Checkpoint:
         """
         for part in parts:
             self.require_part(part)
+        if config_file is not None:
+            self._refuse_other_runs(config_file)
         unsized = [fault for part in parts for fault in self.names[part].faults_of_size()]
         self._require_tensors(unsized, also_unknown=bool(unsized))
         understood = {part: self.names[part].understand(config_file, labels) for part in parts}
@@ -158,6 +160,24 @@ class Checkpoint:
             raise PartNotFoundError(
                 f"this checkpoint has no {part}: it holds {self.topology.says}",
                 hint=f"its {' and '.join(there)} can be converted: --part {there[0]}",
+            )
+
+    def _refuse_other_runs(self, config_file: ConfigFile) -> None:
+        """Refuse hparams of a run that would have written other variables."""
+        kind = self.topology
+        shown = [next(name for name in self.tensors if name.startswith(prefix)) for prefix in kind.has[1:]]
+        lacking = [f"nothing in {prefix}" for prefix in kind.lacks]
+        problems = [
+            f"{key}: {config_file.name} says {str(said).lower()}, or leaves it at that; the checkpoint calls for "
+            f"{str(kind.hparams[key]).lower()}, for it holds {', '.join(shown + lacking)}"
+            for key, said in config_file.switches().items()
+            if said != kind.hparams.get(key, said)
+        ]
+        if problems:
+            raise ConfigError(
+                f"{config_file.name} is of another run: this checkpoint holds {kind.says}",
+                problems=problems,
+                hint="give the hparams this checkpoint was trained with, or leave --config out",
             )
 
     def _faults(self, source: SourcePart) -> Iterator[str]:
@@ -330,5 +350,5 @@ def _settle(
     try:
         return ElectraConfig(**fields), origins
     except ConfigError as error:
-        hint = "say what the model was trained with: --config FILE"
+        hint = f"correct {file}" if file else "say what the model was trained with: --config FILE"
         raise ConfigError(error.message, problems=error.problems, hint=hint) from error

@@ -340,4 +340,4 @@ def _index(files: Sequence[WeightFile]) -> bytes:
 
 def to_json(value: Any) -> bytes:
     """Return indented JSON, the same bytes for the same value."""
-    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
+    return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()

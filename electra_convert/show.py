@@ -28,8 +28,13 @@ CLASS_PREFIXES = {"pytorch": "", "tensorflow": "TF", "flax": "Flax"}
 
 def print_json(report: Any) -> None:
     """Print a report as JSON."""
-    encoded = msgspec.json.encode(report, enc_hook=str, order="deterministic")
+    encoded = msgspec.json.encode(report, enc_hook=_spelt_path, order="deterministic")
     click.echo(msgspec.json.format(encoded).decode())
+
+
+def _spelt_path(path: Any) -> str:
+    """Return a path as text, even one that is not UTF-8."""
+    return str(path).encode("utf-8", "backslashreplace").decode()
 
 
 @contextmanager
@@ -170,9 +175,11 @@ def _show_ledger(console: Console, parts: Sequence[PartReport]) -> None:
 def _show_notes(console: Console, report: ConversionReport) -> None:
     for note in report.notes:
         console.print(Text.assemble(("note: ", "yellow"), note))
-    if report.options.config is None:
+    if any("num_attention_heads" in part.assumed for part in report.parts):
         console.print(
-            Text.assemble(("note: ", "yellow"), "--config with the hparams of the training run settles what is assumed")
+            Text.assemble(
+                ("note: ", "yellow"), "the hparams of the training run settle most of what is assumed: --config FILE"
+            )
         )
 
 

@@ -137,3 +137,19 @@ def test_one_config_cannot_describe_two_parts(tmp_path: Path) -> None:
         check_scope(file, ("discriminator", "generator"), one_transformer=False)
     check_scope(file, ("discriminator", "generator"), one_transformer=True)
     check_scope(file, ("generator",), one_transformer=False)
+
+
+@pytest.mark.parametrize("share", [float("inf"), float("nan"), 0, -1])
+def test_a_share_that_is_none_is_refused(tmp_path: Path, share: float) -> None:
+    """The generator's share of the sizes must be a number one can multiply with."""
+    with pytest.raises(ConfigError, match="generator_hidden_size is"):
+        read_config_file(write(tmp_path / "hparams.json", {"model_size": "small", "generator_hidden_size": share}))
+
+
+def test_a_bert_config_with_casing_describes_one_part(tmp_path: Path) -> None:
+    """Sizes at the top tell a `bert_config.json`, whatever else stands in it."""
+    content = {"hidden_size": 64, "num_attention_heads": 4, "do_lower_case": False}
+    file = read_config_file(write(tmp_path / "bert_config.json", content))
+    assert not file.describes_both_parts
+    assert file.claims("discriminator", one_transformer=False)["hidden_size"].value == 64
+    assert file.lowercase is False

@@ -1222,7 +1222,7 @@ class TestWholeOrAbsent:
     def test_out_that_is_a_file(self, tiny: Path, out: Path) -> None:
         """A file where the output directory should be is an error, and stays."""
         out.write_text("mine")
-        with pytest.raises(OutputError, match="cannot be written"):
+        with pytest.raises(OutputError, match="is a file, not a directory"):
             convert_checkpoint(tiny, out, QUICK)
         assert out.read_text() == "mine"
 
@@ -1389,3 +1389,38 @@ def test_progress_ends_at_its_total(tiny: Path, out: Path, options: Mapping[str,
     convert_checkpoint(tiny, out, ConvertOptions(part="both", **options), progress=progress)
     assert set(totals) == {"checking", "writing"}
     assert totals == done
+
+
+def test_dry_run_fails_as_the_run_would(tiny: Path, out: Path) -> None:
+    """What is there already is found by a dry run too, and a set that would be completed is told apart."""
+    options = ConvertOptions(part="discriminator", heads=("base", "pretraining"), targets=("flax",))
+    convert_checkpoint(tiny, out, options)
+    with pytest.raises(OutputExistsError):
+        convert_checkpoint(tiny, out, options, dry_run=True)
+    shutil.rmtree(out / "base")
+    planned = convert_checkpoint(tiny, out, options, dry_run=True)
+    assert [head.status for head in planned.heads] == ["planned", "already there"]
+    assert not (out / "base").exists()
+
+
+def test_a_damaged_head_does_not_count_as_finished(tiny: Path, out: Path) -> None:
+    """A head whose weights were cut short is not taken for finished, nor linked into others."""
+    options = ConvertOptions(part="discriminator", heads=("base",), targets=("pytorch",), layout="shared")
+    convert_checkpoint(tiny, out, options)
+    (out / "base" / "model-00001-of-00001.safetensors").write_bytes(b"")
+    more = ConvertOptions(part="discriminator", heads=("base", "pretraining"), targets=("pytorch",), layout="shared")
+    with pytest.raises(OutputExistsError):
+        convert_checkpoint(tiny, out, more)
+
+
+def test_a_linear_activation_goes_to_pytorch_alone(tiny: Path, tmp_path: Path, out: Path) -> None:
+    """transformers knows it in PyTorch only: directories nobody could load are not written."""
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({"hidden_size": 64, "hidden_act": "linear"}))
+    with pytest.raises(OptionError, match=r"the discriminator is linear(?s:.*)--to pytorch"):
+        convert_checkpoint(tiny, out, ConvertOptions(part="discriminator", config=config))
+    assert not out.exists()
+    heads = ("pretraining",)
+    convert_checkpoint(
+        tiny, out, ConvertOptions(part="discriminator", config=config, targets=("pytorch",), heads=heads)
+    )

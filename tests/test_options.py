@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -48,3 +49,25 @@ def test_the_order_of_formats_does_not_matter() -> None:
 def test_the_command_line_offers_every_head() -> None:
     """The command line names the heads itself, so that `--help` reads no file; they are the inventory's."""
     assert list(cli.HEADS) == list(load_mappings().inventory.heads)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"heads": "masked_lm"}, r"heads is 'masked_lm': Expected `array`"),
+        ({"labels": "ab"}, r"labels is 'ab': Expected `array`"),
+        ({"seed": "0"}, r"seed is '0': Expected `int`"),
+        ({"num_labels": 2.5}, r"num_labels is 2.5"),
+        ({"config": 3}, r"config is 3"),
+    ],
+)
+def test_wrong_types_are_refused(options: dict[str, Any], message: str) -> None:
+    """A value of another type is an error of this package, not a traceback later on."""
+    with pytest.raises(OptionError, match=message):
+        ConvertOptions(**options)
+
+
+def test_paths_may_be_text() -> None:
+    """A path given as text is a path, as everywhere else in the library."""
+    options: dict[str, Any] = {"config": "hparams.json", "heads": ["base"]}
+    assert ConvertOptions(**options) == ConvertOptions(config=Path("hparams.json"), heads=("base",))

@@ -127,3 +127,32 @@ def test_too_little_space_is_told_before_anything_is_written(tmp_path: Path, mon
 def test_bytes_are_written_as_people_do(count: float, text: str) -> None:
     """Three digits and a unit."""
     assert in_bytes(count) == text
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_overwriting_what_is_no_directory_leaves_nothing_behind(tmp_path: Path, kind: str) -> None:
+    """A file or a link that gives way is gone; what the link led to is not touched."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "file").write_text("mine")
+    target = tmp_path / "target"
+    if kind == "file":
+        target.write_text("old")
+    else:
+        target.symlink_to(tmp_path / "mine")
+    with whole_directory(target, overwrite=True) as staged:
+        write_document(staged / "new", b"new")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "target"]
+    assert [path.name for path in target.iterdir()] == ["new"]
+    assert (tmp_path / "mine" / "file").read_text() == "mine"
+
+
+def test_a_place_that_cannot_be_is_told_before_work_begins(tmp_path: Path) -> None:
+    """A file in the way, a link that leads nowhere and a name that is too long are errors of this package."""
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(OutputError, match="is a file, not a directory"):
+        require_space(tmp_path / "file" / "out", 1)
+    with pytest.raises(OutputError, match="cannot be written"):
+        require_space(tmp_path / "link" / "out", 1)
+    with pytest.raises(OutputError, match="cannot be written"):
+        require_space(tmp_path / ("x" * 300), 1)

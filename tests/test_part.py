@@ -188,3 +188,35 @@ def test_what_cannot_be_read_is_in_the_ledger(fixtures: Path) -> None:
     ledger = found.ledger("discriminator")
     assert ledger["words"] == ("unsupported", "its dtype is string")
     assert set(ledger) == {*found.tensors, "words"}
+
+
+@pytest.mark.parametrize(
+    ("name", "changed", "key"),
+    [
+        ("electra_tiny", {"untied_generator": False}, "untied_generator"),
+        ("electra_tiny", {"electra_objective": False}, "electra_objective"),
+        ("electra_tiny", {"uniform_generator": True}, "uniform_generator"),
+        ("electra_tiny", {"electric_objective": True}, "electric_objective"),
+        ("electra_tiny", {"untied_generator_embeddings": True}, "untied_generator_embeddings"),
+        ("electra_tiny_tied_weights", {"untied_generator": True}, "untied_generator"),
+        ("electra_tiny_mlm_only", {"electra_objective": True}, "electra_objective"),
+        ("electra_tiny_uniform", {"uniform_generator": False}, "uniform_generator"),
+    ],
+)
+def test_hparams_of_another_run_are_refused(fixtures: Path, name: str, changed: dict[str, bool], key: str) -> None:
+    """Hparams that would have made other variables are of another run, even where all sizes agree."""
+    hparams = json.loads((fixtures / name / "expected.json").read_text())["hparams"]
+    found = checkpoint(fixtures, name)
+    parts = list(found.topology.parts)
+    found.understand(parts, config_file=ConfigFile("h.json", hparams))
+    with pytest.raises(ConfigError, match=f"h.json is of another run(?s:.*){key}: h.json says"):
+        found.understand(parts, config_file=ConfigFile("h.json", hparams | changed))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"layer_norm_eps": float("nan")}, {"initializer_range": -1.0}, {"hidden_dropout_prob": 2.0}]
+)
+def test_numbers_no_model_can_have_are_refused(fixtures: Path, wrong: dict[str, float]) -> None:
+    """A config that no framework could load is refused, and the file is named."""
+    with pytest.raises(ConfigError, match=f"{next(iter(wrong))} is .*it must be(?s:.*)correct c.json"):
+        checkpoint(fixtures, "electra_tiny").understand(["discriminator"], config_file=ConfigFile("c.json", wrong))
