@@ -247,6 +247,7 @@ class TestErrors:
 import os, signal, time
 from electra_convert.cli import main
 from electra_convert.formats import pytorch
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 write = pytorch.write
 def interrupted(path, contents, advance):
     write(path, contents, advance)
