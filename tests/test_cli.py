@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -240,6 +241,30 @@ class TestErrors:
         assert "Traceback" not in plain.stderr
         assert "Traceback" in debug.stderr
         assert "electra_convert.errors.CheckpointNotFoundError: there is no checkpoint at nowhere" in debug.stderr
+
+    def test_terminated(self, fixtures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A run that a batch system ends leaves neither a half-written head nor the unpacked archive."""
+        scratch = tmp_path / "scratch"
+        scratch.mkdir()
+        monkeypatch.setenv("TMPDIR", str(scratch))
+        archive = shutil.make_archive(str(tmp_path / "model"), "zip", fixtures, "electra_tiny_uniform")
+        script = """
+import os, pathlib, signal, time
+from electra_convert.cli import main
+from electra_convert.formats import pytorch
+write = pytorch.write
+def terminated(path, contents, advance):
+    write(path, contents, advance)
+    assert os.listdir(os.environ["TMPDIR"])
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(10)
+pytorch.write = terminated
+main()
+"""
+        result = process(archive, "out", "--to", "pytorch", script=script)
+        assert result.returncode == 128 + signal.SIGTERM
+        assert not Path("out").exists()
+        assert not list(scratch.iterdir())
 
     def test_interrupt(self, fixtures: Path) -> None:
         """Ctrl-C in the middle ends with a sentence and 130; what is finished stays, and nothing is half-written."""
