@@ -26,6 +26,7 @@ from electra_convert.part import SOURCE_FORMAT, Checkpoint, SourcePart, recognis
 from electra_convert.plan import HeadPlan, Planner, Tokenizer, WeightFile, plan_tokenizer
 from electra_convert.progress import Advance, Progress, no_progress
 from electra_convert.source import Location, locate
+from electra_convert.tokenizer import read_vocabulary
 
 EXACT = {"float32": ("float16", "bfloat16"), "float16": (), "bfloat16": ()}
 """Other dtypes whose every value a dtype holds."""
@@ -181,9 +182,10 @@ class Conversion:
             check_scope(config_file, parts, one_transformer=checkpoint.topology.one_transformer)
         understood = checkpoint.understand(parts, config_file=config_file, labels=options.label_names())
         _require_activation(understood, options)
+        vocab = (options.vocab or location.vocabulary) if options.tokenizer else None
+        vocabulary = read_vocabulary(vocab) if vocab else None
         tokenizers = {
-            part: plan_tokenizer(options, config_file, location.vocabulary, source.config)
-            for part, source in understood.items()
+            part: plan_tokenizer(options, config_file, vocabulary, source.config) for part, source in understood.items()
         }
         identity = {
             "format": SOURCE_FORMAT,

@@ -136,7 +136,7 @@ def _part(checkpoint: Checkpoint, part: Part, config: Path | None) -> InspectedP
 
 def _tensor(checkpoint: Checkpoint, name: str) -> TensorReport:
     tensor = checkpoint.tensors[name]
-    owners = {part: names.present[name] for part, names in checkpoint.names.items() if name in names.present}
+    owners = checkpoint.owners(name)
     explained = None if owners else checkpoint.mapping.explain(name)
     return TensorReport(
         name=name,

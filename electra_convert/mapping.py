@@ -33,6 +33,10 @@ INVENTORY_FILE = "electra.yaml"
 T = TypeVar("T")
 
 
+def _is_present(prefix: str, names: Collection[str]) -> bool:
+    return any(name.startswith(prefix) for name in names)
+
+
 class Case(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One value a placeholder can take, and when it does."""
 
@@ -43,7 +47,7 @@ class Case(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def fits(self, context: Mapping[str, str], names: Collection[str]) -> bool:
         """Say whether this case holds for a request and the names of a checkpoint."""
         return all(context.get(key) == value for key, value in self.when.items()) and (
-            not self.if_present or any(name.startswith(self.value) for name in names)
+            not self.if_present or _is_present(self.value, names)
         )
 
 
@@ -60,11 +64,9 @@ class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def fits(self, names: Collection[str]) -> bool:
         """Say whether a checkpoint with these names is of this kind."""
-
-        def present(prefix: str) -> bool:
-            return any(name.startswith(prefix) for name in names)
-
-        return all(map(present, self.has)) and not any(map(present, self.lacks))
+        return all(_is_present(prefix, names) for prefix in self.has) and not any(
+            _is_present(prefix, names) for prefix in self.lacks
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,6 +131,10 @@ class Checkpoint:
         self._require_tensors(faults, also_unknown=True)
         return understood
 
+    def owners(self, name: str) -> dict[Part, str]:
+        """Return the parts that have a tensor, each with its canonical name there."""
+        return {part: names.present[name] for part, names in self.names.items() if name in names.present}
+
     def ledger(self, part: Part) -> dict[str, tuple[Fate, str]]:
         """Say of every tensor what becomes of it when `part` is converted.
 
@@ -140,7 +144,7 @@ class Checkpoint:
         """
         fates: dict[str, tuple[Fate, str]] = {name: ("unsupported", why) for name, why in self.unreadable.items()}
         for name in self.tensors:
-            owners = {owner: names.present[name] for owner, names in self.names.items() if name in names.present}
+            owners = self.owners(name)
             if part in owners:
                 fates[name] = ("used", owners[part])
             elif owners:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -18,7 +19,7 @@ from electra_convert.mapping import Mappings
 from electra_convert.options import ConvertOptions
 from electra_convert.part import ASSUMED, Checkpoint, Fate, SourcePart
 from electra_convert.tensor import ITEM_SIZES, Tensor
-from electra_convert.tokenizer import check_casing, check_fits, read_vocabulary, tokenizer_files
+from electra_convert.tokenizer import Vocabulary, check_casing, check_fits, tokenizer_files
 
 TensorFate = Literal["copied", "tied", "initialised"]
 
@@ -124,25 +125,23 @@ class Tokenizer:
 
 
 def plan_tokenizer(
-    options: ConvertOptions, config_file: ConfigFile | None, beside: Path | None, config: ElectraConfig
+    options: ConvertOptions, config_file: ConfigFile | None, vocabulary: Vocabulary | None, config: ElectraConfig
 ) -> Tokenizer:
     """Build the tokenizer's files.
 
     Args:
         options: The request.
         config_file: What the user says about the model.
-        beside: The vocabulary that belongs to the checkpoint, if there is one.
+        vocabulary: The vocabulary, if there is one.
         config: The part's config.
 
     Raises:
-        VocabularyError: The vocabulary is wrong, or does not fit the model.
+        VocabularyError: The vocabulary does not fit the model.
     """
     if not options.tokenizer:
         return Tokenizer()
-    path = options.vocab or beside
-    if path is None:
+    if vocabulary is None:
         return Tokenizer(notes=("there is no vocab.txt beside the checkpoint, so no tokenizer: give one with --vocab",))
-    vocabulary = read_vocabulary(path)
     lowercase, origin = _casing(options, config_file)
     files = tokenizer_files(
         vocabulary, lowercase=lowercase, strip_accents=options.strip_accents, max_length=config.max_position_embeddings
@@ -184,6 +183,20 @@ class Planner:
         """The mappings."""
         return self.checkpoint.mappings
 
+    @cached_property
+    def ledger(self) -> dict[str, tuple[Fate, str]]:
+        """What becomes of every tensor of the checkpoint in this part."""
+        return self.checkpoint.ledger(self.source.part)
+
+    @cached_property
+    def copied(self) -> dict[str, tuple[Tensor, str]]:
+        """The canonical tensors the checkpoint holds, each with the name it has there."""
+        return {
+            tensor.name: (tensor, binding.name)
+            for binding in self.source.bindings
+            for tensor in binding.unpack(self.checkpoint.tensors[binding.name])
+        }
+
     def plan(self, head: str, directory: Path) -> HeadPlan:
         """Plan one head."""
         inventory = self.mappings.inventory
@@ -221,15 +234,11 @@ class Planner:
 
     def _canonical(self, specs: Sequence[TensorSpec]) -> tuple[dict[str, Tensor], dict[str, tuple[TensorFate, str]]]:
         """Return every tensor of a head by its canonical name: from the checkpoint, or drawn."""
-        found: dict[str, tuple[Tensor, str]] = {}
-        for binding in self.source.bindings:
-            for tensor in binding.unpack(self.checkpoint.tensors[binding.name]):
-                found[tensor.name] = (tensor, binding.name)
         tensors: dict[str, Tensor] = {}
         fates: dict[str, tuple[TensorFate, str]] = {}
         for spec in specs:
-            if spec.name in found:
-                tensors[spec.name], origin = found[spec.name]
+            if spec.name in self.copied:
+                tensors[spec.name], origin = self.copied[spec.name]
                 fates[spec.name] = ("copied", origin)
             else:
                 how = self.mappings.inventory.initializers[spec.leaf]
@@ -315,7 +324,7 @@ class Planner:
         used = {origin for fate, origin in fates.values() if fate == "copied"}
         return {
             name: ("other head", self.source.native_head or "") if fate == "used" and name not in used else (fate, why)
-            for name, (fate, why) in self.checkpoint.ledger(self.source.part).items()
+            for name, (fate, why) in self.ledger.items()
         }
 
     def _note(self, head: str) -> str:

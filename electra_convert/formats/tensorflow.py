@@ -40,9 +40,7 @@ def write(path: Path, contents: Contents, advance: Advance) -> None:
 
     with h5py.File(path, "x") as file:
         lay_out = _lay_out_shard if contents.sharded else _lay_out_model
-        datasets = {tensor.name: (dataset, tensor) for dataset, tensor in lay_out(file, contents)}
-        file.flush()
-        extents = [Extent(dataset.id.get_offset(), tensor) for dataset, tensor in datasets.values()]
+        extents = [Extent(dataset.id.get_offset(), tensor) for dataset, tensor in lay_out(file, contents)]
     with path.open("r+b") as raw:
         write_extents(raw.fileno(), extents, contents.dtype, advance)
         os.fsync(raw.fileno())
@@ -73,18 +71,17 @@ def _lay_out_model(file: Any, contents: Contents) -> Iterator[tuple[Any, Tensor]
 
 
 def _create(group: Any, name: str, tensor: Tensor, dtype: str) -> Any:
-    from h5py import h5d, h5p, h5s, h5t
+    from h5py import Dataset, h5d, h5p, h5s, h5t
 
     room = h5p.create(h5p.DATASET_CREATE)
     room.set_alloc_time(h5d.ALLOC_TIME_EARLY)
     room.set_fill_time(h5d.FILL_TIME_NEVER)
     room.set_obj_track_times(False)  # the same bytes on every run
     path = h5p.create(h5p.LINK_CREATE)
-    path.set_create_intermediate_group(True)  # h5py's low-level functions take no keywords
+    path.set_create_intermediate_group(True)
     kind = {"float32": h5t.IEEE_F32LE, "float16": h5t.IEEE_F16LE}[dtype]
     space = h5s.create_simple(tensor.shape)
-    dataset = h5d.create(group.id, name.encode(), kind, space, dcpl=room, lcpl=path)
-    return group[name] if dataset else None
+    return Dataset(h5d.create(group.id, name.encode(), kind, space, dcpl=room, lcpl=path))
 
 
 def _listed(layer: str, tensors: list[Tensor], repeated: Mapping[str, Any]) -> list[str]:
