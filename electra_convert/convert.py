@@ -16,7 +16,7 @@ import msgspec
 
 from electra_convert.config_file import check_scope, read_config_file
 from electra_convert.errors import OptionError, OutputExistsError
-from electra_convert.formats import writer
+from electra_convert.formats import module_of
 from electra_convert.formats.google_tf1 import GoogleCheckpoint, open_checkpoint
 from electra_convert.inventory import PARTS, Part
 from electra_convert.mapping import load_mappings
@@ -302,7 +302,7 @@ class Conversion:
                 path = staged / file.path
                 path.parent.mkdir(exist_ok=True)
                 if not shards.link(head.part, file, path):
-                    writer(file.target).write(path, file.contents, advance)
+                    module_of(file.target).write(path, file.contents, advance)
             for place, content in head.documents.items():
                 write_document(staged / place, content)
         shards.remember(head, target)

@@ -10,7 +10,7 @@ import msgspec
 
 from electra_convert.config import label_names
 from electra_convert.errors import OptionError
-from electra_convert.formats import TARGETS, TargetFormat, writer
+from electra_convert.formats import TARGETS, TargetFormat, module_of
 from electra_convert.mapping import LAYOUTS, Layout
 
 Dtype = Literal["float32", "float16", "bfloat16"]
@@ -94,8 +94,8 @@ class ConvertOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     def _conflicts(self) -> Iterator[str]:
         for target in self.targets:
-            if self.dtype not in writer(target).DTYPES:
-                yield f"{target} cannot hold {self.dtype}: {', '.join(writer(target).DTYPES)} can"
+            if self.dtype not in module_of(target).DTYPES:
+                yield f"{target} cannot hold {self.dtype}: {', '.join(module_of(target).DTYPES)} can"
         if not self.targets:
             yield "no format is to be written"
         if len(set(self.targets)) < len(self.targets):

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from electra_convert._version import __version__
 from electra_convert.config import ElectraConfig, head_config
 from electra_convert.config_file import ConfigFile
-from electra_convert.formats import Contents, TargetFormat, writer
+from electra_convert.formats import Contents, TargetFormat, module_of
 from electra_convert.initialize import initial_tensor
 from electra_convert.inventory import Part, TensorSpec
 from electra_convert.mapping import Mappings
@@ -215,7 +215,7 @@ class Planner:
                 files = self._weights(folder, target, head, (backbone, own), canonical)
                 weights += files
                 if self.options.layout == "shared":
-                    documents[folder / writer(target).INDEX] = _index(files)
+                    documents[folder / module_of(target).INDEX] = _index(files)
             documents |= {folder / name: content for name, content in self._documents(head, fates, targets).items()}
         architecture = inventory.heads[head].architecture
         parameters = sum(tensor.size for tensor in canonical.values())
@@ -256,7 +256,7 @@ class Planner:
         canonical: Mapping[str, Tensor],
     ) -> list[WeightFile]:
         """Return the files of one head in one format: one, or a shard of backbone and a shard of head."""
-        mapping, module = self.mappings.formats[target], writer(target)
+        mapping, module = self.mappings.formats[target], module_of(target)
         values = mapping.resolve({"part": self.source.part, "head": head, "layout": self.options.layout})
         backbone, own = ([bound.pack(canonical) for bound in mapping.bind(group, values)] for group in specs)
         repeated = {

@@ -13,10 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from electra_convert.errors import CorruptCheckpointError
 from electra_convert.formats import Contents
 from electra_convert.formats.extents import Extent, write_at, write_extents
 from electra_convert.progress import Advance
-from electra_convert.tensor import ITEM_SIZES, Tensor
+from electra_convert.tensor import ITEM_SIZES, Tensor, numpy_dtype
 
 if TYPE_CHECKING:
     from electra_convert.tensor import Array
@@ -119,3 +120,52 @@ def _sized(length: int, codes: tuple[int, int, int]) -> bytes:
         if length < 1 << bits:
             return struct.pack(layout, code, length)
     raise AssertionError(length)  # leaves are cut at MAX_CHUNK_SIZE
+
+
+def read(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a msgpack file, their paths joined by `/`; the whole file is read into memory.
+
+    Raises:
+        CorruptCheckpointError: It is damaged, or holds something else than a tree of arrays.
+    """
+    import msgpack
+
+    try:
+        tree = msgpack.unpackb(path.read_bytes(), ext_hook=_array, strict_map_key=True)
+        return {name: _tensor(name, leaf) for name, leaf in _flattened(tree, "")}
+    except (ValueError, TypeError, AttributeError, KeyError, msgpack.UnpackException) as error:
+        raise CorruptCheckpointError(
+            f"{path} is no tree of Flax parameters, or a damaged one: {error}", hint="copy it again, or convert again"
+        ) from error
+
+
+def _array(kind: int, payload: bytes) -> Array:
+    import msgpack
+    import numpy as np
+
+    if kind != NDARRAY:
+        raise ValueError(f"extension type {kind} is no array")
+    shape, dtype, values = msgpack.unpackb(payload)
+    return np.frombuffer(values, numpy_dtype(dtype)).reshape(shape)
+
+
+def _flattened(node: Any, path: str) -> Iterator[tuple[str, Array]]:
+    if not isinstance(node, dict):
+        yield path.removeprefix("/"), node
+    elif "__msgpack_chunked_array__" in node:
+        yield path.removeprefix("/"), _whole(node["shape"], node["chunks"])
+    else:
+        for key, child in node.items():
+            yield from _flattened(child, f"{path}/{key}")
+
+
+def _whole(shape: dict[str, int], chunks: dict[str, Array]) -> Array:
+    """Put together a leaf that was cut."""
+    import numpy as np
+
+    pieces = [chunks[str(number)] for number in range(len(chunks))]
+    return np.concatenate(pieces).reshape([shape[str(axis)] for axis in range(len(shape))])
+
+
+def _tensor(name: str, leaf: Any) -> Tensor:
+    return Tensor(name, leaf.shape, leaf.dtype.name, lambda: leaf)

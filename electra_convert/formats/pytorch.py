@@ -9,13 +9,18 @@ from __future__ import annotations
 import json
 import os
 import struct
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from electra_convert.errors import CorruptCheckpointError
 from electra_convert.formats import Contents
 from electra_convert.formats.extents import Extent, write_at, write_extents
 from electra_convert.progress import Advance
-from electra_convert.tensor import ITEM_SIZES
+from electra_convert.tensor import ITEM_SIZES, Tensor, numpy_dtype
+
+if TYPE_CHECKING:
+    from electra_convert.tensor import Array
 
 SINGLE = "model.safetensors"
 SHARD = "model-{number:05d}-of-{count:05d}.safetensors"
@@ -23,6 +28,7 @@ INDEX = "model.safetensors.index.json"
 
 DTYPE_CODES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 DTYPES = tuple(DTYPE_CODES)
+READ_CODES = {code: dtype for dtype, code in DTYPE_CODES.items()} | {"F64": "float64"}
 ALIGNMENT = 8
 
 
@@ -53,3 +59,44 @@ def write(path: Path, contents: Contents, advance: Advance) -> None:
         placed = (Extent(len(header) + extent.offset, extent.tensor) for extent in extents)
         write_extents(file.fileno(), placed, contents.dtype, advance)
         os.fsync(file.fileno())
+
+
+def read(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file; their values are views of it.
+
+    Raises:
+        CorruptCheckpointError: It is damaged, or holds something else than floating-point tensors.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy"):  # checks the header: shapes, extents, the length of the file
+            pass
+    except (SafetensorError, OSError) as error:
+        raise CorruptCheckpointError(
+            f"{path} is no safetensors file, or a damaged one: {error}", hint="copy it again, or convert again"
+        ) from error
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        table = json.loads(file.read(length))
+    table.pop("__metadata__", None)
+    others = [f"{name} is {entry['dtype']}" for name, entry in table.items() if entry["dtype"] not in READ_CODES]
+    if others:
+        raise CorruptCheckpointError(
+            f"{path} holds tensors of other kinds than {', '.join(READ_CODES)}", problems=others, hint="convert again"
+        )
+    return {name: _mapped(path, name, entry, begin=8 + length) for name, entry in table.items()}
+
+
+def _mapped(path: Path, name: str, entry: Mapping[str, Any], *, begin: int) -> Tensor:
+    shape, dtype = tuple(entry["shape"]), READ_CODES[entry["dtype"]]
+    offset = begin + entry["data_offsets"][0]
+
+    def load() -> Array:
+        import numpy as np
+
+        if 0 in shape:
+            return np.empty(shape, numpy_dtype(dtype))
+        return np.memmap(path, numpy_dtype(dtype), "r", offset, shape)
+
+    return Tensor(name, shape, dtype, load)

@@ -14,12 +14,16 @@ import os
 from collections.abc import Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from electra_convert.errors import CorruptCheckpointError
 from electra_convert.formats import Contents
 from electra_convert.formats.extents import Extent, write_extents
 from electra_convert.progress import Advance
 from electra_convert.tensor import Tensor
+
+if TYPE_CHECKING:
+    from electra_convert.tensor import Array
 
 SINGLE = "tf_model.h5"
 SHARD = "tf_model-{number:05d}-of-{count:05d}.h5"
@@ -96,3 +100,54 @@ def _scope(architecture: str) -> str:
     """Return Keras' name for a model of this class: `TFElectraForMaskedLM` is `tf_electra_for_masked_lm`."""
     words = architecture.replace("LM", "Lm")
     return "tf" + "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in words)
+
+
+def read(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of an HDF5 file of either layout; a tensor is read when it is loaded.
+
+    Raises:
+        CorruptCheckpointError: It is damaged, or not laid out as transformers lays out weights.
+    """
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            places = dict(_places(file))
+            return {name: _stored(path, name, file[place]) for name, place in places.items()}
+    except (OSError, KeyError, AttributeError, TypeError) as error:
+        raise CorruptCheckpointError(
+            f"{path} is no file of Keras weights, or a damaged one: {error}", hint="copy it again, or convert again"
+        ) from error
+
+
+def _places(file: Any) -> Iterator[tuple[str, str]]:
+    """Yield the name of each tensor, without the model's scope, and where it lies; repeated names are one dataset."""
+    places: dict[str, str] = {}
+    for layer in _texts(file.attrs["layer_names"]):
+        if "weight_names" not in file[layer].attrs:
+            yield layer, layer
+            continue
+        for weight in _texts(file[layer].attrs["weight_names"]):
+            name, place = weight.partition("/")[2], f"{layer}/{weight}"
+            if file[places.setdefault(name, place)] != file[place]:
+                raise KeyError(f"{name} stands twice, at {places[name]} and {place}")
+    yield from places.items()
+
+
+def _texts(names: Any) -> Iterator[str]:
+    """Yield names as text; some writers store bytes."""
+    for name in names:
+        yield name.decode() if isinstance(name, bytes) else name
+
+
+def _stored(path: Path, name: str, dataset: Any) -> Tensor:
+    place = dataset.name
+
+    def load() -> Array:
+        import h5py
+
+        with h5py.File(path, "r") as file:
+            values: Array = file[place][()]
+            return values
+
+    return Tensor(name, dataset.shape, dataset.dtype.name, load)

@@ -24,7 +24,7 @@ from safetensors.numpy import load_file, save
 
 from electra_convert import ConvertOptions, convert_checkpoint
 from electra_convert.errors import OutputError
-from electra_convert.formats import TARGETS, Contents, extents, flax, pytorch, tensorflow, writer
+from electra_convert.formats import TARGETS, Contents, extents, flax, module_of, pytorch, tensorflow
 from electra_convert.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -348,14 +348,14 @@ class TestEveryFormat:
         """A writer makes a new file, or none."""
         (tmp_path / "file").write_bytes(b"mine")
         with pytest.raises(FileExistsError):
-            writer(target).write(tmp_path / "file", contents({"electra/a": sample((2,))[0]}), Count())
+            module_of(target).write(tmp_path / "file", contents({"electra/a": sample((2,))[0]}), Count())
         assert (tmp_path / "file").read_bytes() == b"mine"
 
     def test_file_is_synced(self, tmp_path: Path, target: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         """A file is on disk when the writer returns."""
         synced: list[int] = []
         self.spy(monkeypatch, synced)
-        writer(target).write(tmp_path / "file", contents({"electra/a": sample((2,))[0]}), Count())
+        module_of(target).write(tmp_path / "file", contents({"electra/a": sample((2,))[0]}), Count())
         assert synced == [(tmp_path / "file").stat().st_ino]
 
     def spy(self, monkeypatch: pytest.MonkeyPatch, synced: list[int]) -> None:
@@ -379,6 +379,6 @@ class TestEveryFormat:
             return array
 
         tensors = [Tensor(f"electra/{number}", (64, 64), "float64", load) for number in range(30)]
-        writer(target).write(tmp_path / "file", Contents(tensors, "float32", MODEL), Count())
+        module_of(target).write(tmp_path / "file", Contents(tensors, "float32", MODEL), Count())
         assert len(alive) == 30
         assert max(alive) <= extents.THREADS + 1

@@ -1,0 +1,225 @@
+"""What the models of all frameworks do with a directory: read its config, match its tensors, save a model.
+
+Nothing here goes through the mappings: a model says what its parameters are called, and the files must agree.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from electra_convert.config import ElectraConfig, head_config, label_names
+from electra_convert.errors import ConfigError, OutputError, TensorMismatchError
+from electra_convert.formats import Contents, TargetFormat, module_of, read_weights
+from electra_convert.tensor import Tensor
+
+if TYPE_CHECKING:
+    from electra_convert.tensor import Array
+
+CONFIG_FILE = "config.json"
+ARCHITECTURES = {
+    "base": "ElectraModel",
+    "pretraining": "ElectraForPreTraining",
+    "masked_lm": "ElectraForMaskedLM",
+    "causal_lm": "ElectraForCausalLM",
+    "sequence_classification": "ElectraForSequenceClassification",
+    "multiple_choice": "ElectraForMultipleChoice",
+    "token_classification": "ElectraForTokenClassification",
+    "question_answering": "ElectraForQuestionAnswering",
+}
+"""The class of each head, without a framework's prefix."""
+WRITTEN_AS = {"causal_lm": "masked_lm"}
+"""Heads whose files are those of another head."""
+
+TRANSFORMERS_DEFAULTS: dict[str, Any] = {
+    "vocab_size": 30522,
+    "embedding_size": 128,
+    "hidden_size": 256,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 4,
+    "intermediate_size": 1024,
+}
+"""What a size is that a config.json leaves out (transformers' `ElectraConfig`)."""
+ONLY_VALUES: dict[str, Any] = {
+    "position_embedding_type": "absolute",
+    "classifier_dropout": None,
+    "summary_type": "first",
+    "summary_use_proj": True,
+    "summary_activation": "gelu",
+    "tie_word_embeddings": True,
+}
+"""Switches of transformers' config that select another model than Google's, with the only value known here."""
+BACKBONE = {"pytorch": "electra.", "flax": "electra/"}
+"""The prefix that files of a head give the backbone, and that files of the base model may leave out."""
+
+
+def read_config(directory: Path) -> ElectraConfig:
+    """Return what a directory's `config.json` says.
+
+    Raises:
+        ConfigError: It cannot be read, or describes a model that Google's graph is not.
+    """
+    path = directory / CONFIG_FILE
+    said = read_json(path)
+    problems = [
+        f"{key} is {json.dumps(said[key])}; only {json.dumps(value)} is known here"
+        for key, value in ONLY_VALUES.items()
+        if said.get(key, value) != value
+    ]
+    if said.get("model_type", "electra") != "electra":
+        problems.append(f'model_type is {json.dumps(said["model_type"])}; expected "electra"')
+    fields = TRANSFORMERS_DEFAULTS | {key: said[key] for key in ElectraConfig.__struct_fields__ if key in said}
+    fields["labels"] = tuple(_labels(said))
+    try:
+        config = msgspec.convert(fields, ElectraConfig)
+    except (msgspec.ValidationError, ConfigError) as error:
+        problems += getattr(error, "problems", ()) or [str(error)]
+    if problems:
+        raise ConfigError(f"{path} is not the config of an ELECTRA model", problems=problems, hint="correct the file")
+    return config
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file.
+
+    Raises:
+        ConfigError: The file cannot be read, or holds something else.
+    """
+    try:
+        value = json.loads(path.read_bytes())
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be read: {error.strerror}", hint="name a directory with config.json and weights"
+        ) from error
+    except ValueError as error:
+        raise ConfigError(f"{path} is not JSON: {error}", hint="copy it again, or convert again") from error
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path} holds {type(value).__name__}, not an object", hint="copy it again, or convert again")
+    return value
+
+
+def _labels(said: Mapping[str, Any]) -> list[str]:
+    """Return the labels in the order of their numbers; two without names, if none are named."""
+    try:
+        named = said.get("id2label") or dict(enumerate(label_names(said.get("num_labels", 2))))
+        return [str(named[key]) for key in sorted(named, key=int)]
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"config.json has the id2label {said.get('id2label')!r}; expected names by number", hint="correct the file"
+        ) from error
+
+
+def load_tensors(
+    directory: Path,
+    target: TargetFormat,
+    expected: Mapping[str, tuple[int, ...]],
+    *,
+    own: Collection[str],
+    initialize_head: bool,
+    ignore_mismatched_sizes: bool,
+) -> dict[str, Tensor]:
+    """Return the tensors of a directory that a model is to load.
+
+    Args:
+        directory: The directory.
+        target: The framework's format.
+        expected: Shape of each of the model's parameters, by its name in the files.
+        own: The parameters of the model's head.
+        initialize_head: Allow the head to be missing, and another one to be there; what is missing is left out.
+        ignore_mismatched_sizes: Leave out tensors of another shape.
+
+    Raises:
+        CheckpointNotFoundError: There are no weights in this format.
+        CorruptCheckpointError: They are damaged.
+        TensorMismatchError: Tensors are missing, unexpected, or of another shape. All of them are listed.
+    """
+    found = _as_named(read_weights(directory, target), expected, BACKBONE.get(target, ""))
+    missing = expected.keys() - found.keys()
+    unexpected = found.keys() - expected.keys()
+    misshapen = {name for name in found.keys() & expected.keys() if found[name].shape != expected[name]}
+    if initialize_head:
+        missing, unexpected = missing - set(own), set()
+    problems = [f"{name} {list(expected[name])} is missing" for name in sorted(missing)]
+    problems += (f"{name} {list(found[name].shape)} is unexpected" for name in sorted(unexpected))
+    if not ignore_mismatched_sizes:
+        problems += (f"{n} has shape {list(found[n].shape)}; expected {list(expected[n])}" for n in sorted(misshapen))
+    if problems:
+        raise TensorMismatchError(
+            f"the {target} weights in {directory} are not those of this model",
+            problems=problems,
+            hint="load them with the class that config.json names; to put a new head on the backbone, give "
+            "initialize_head=True; to replace tensors of another shape by new ones, ignore_mismatched_sizes=True",
+        )
+    return {name: found[name] for name in expected if name in found.keys() - misshapen}
+
+
+def _as_named(found: dict[str, Tensor], expected: Collection[str], prefix: str) -> dict[str, Tensor]:
+    """Return the tensors under the model's names: the backbone's prefix is there in the one and not in the other."""
+    if prefix and not any(name.startswith(prefix) for name in expected):
+        return {name.removeprefix(prefix): tensor for name, tensor in found.items()}
+    if prefix and not any(name.startswith(prefix) for name in found):
+        return {prefix + name if prefix + name in expected else name: tensor for name, tensor in found.items()}
+    return found
+
+
+def save_model(
+    directory: Path, target: TargetFormat, head: str, config: ElectraConfig, tensors: Mapping[str, Array]
+) -> None:
+    """Save a model: its weights in one file, and `config.json`. What else is in the directory stays.
+
+    Args:
+        directory: The directory; made if it is not there.
+        target: The framework's format.
+        head: The model's head.
+        config: Its config.
+        tensors: Its parameters, by their names in the file.
+
+    Raises:
+        OutputError: It cannot be written, or the format cannot hold the dtype.
+    """
+    dtypes = {str(values.dtype) for values in tensors.values()}
+    module = module_of(target)
+    if len(dtypes) != 1 or not dtypes <= set(module.DTYPES):
+        raise OutputError(
+            f"{target} weights are all of one dtype, one of {', '.join(module.DTYPES)}; these are "
+            f"{', '.join(sorted(dtypes))}",
+            hint="convert the model to such a dtype first",
+        )
+    contents = Contents(
+        [_held(name, values) for name, values in sorted(tensors.items())],
+        dtypes.pop(),
+        ARCHITECTURES[WRITTEN_AS.get(head, head)],
+        {"generator_lm_head": sorted(name for name in tensors if name.startswith("electra/embeddings/"))},
+    )
+    described = head_config(config, head=head, architecture=ARCHITECTURES[head], pad_token_id=0)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with _replacing(directory / module.SINGLE) as path:
+            module.write(path, contents, lambda _: None)
+        with _replacing(directory / CONFIG_FILE) as path:
+            path.write_text(json.dumps(described, indent=2, ensure_ascii=False) + "\n")
+    except OSError as error:
+        raise OutputError(
+            f"{directory} cannot be written: {error.strerror or error}", hint="choose a directory where you may write"
+        ) from error
+
+
+def _held(name: str, values: Array) -> Tensor:
+    return Tensor(name, values.shape, str(values.dtype), lambda: values)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """Yield a new name beside `path`, which takes its place when the block ends well."""
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    try:
+        yield beside
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)

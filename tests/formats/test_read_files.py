@@ -1,0 +1,118 @@
+"""What is written is read back: the same names, shapes, dtypes and bytes; damage is told, not read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from electra_convert.errors import CheckpointNotFoundError, CorruptCheckpointError
+from electra_convert.formats import TARGETS, Contents, TargetFormat, flax, module_of, read_weights
+from electra_convert.tensor import Tensor, numpy_dtype
+
+NAMES = ("electra/a/kernel", "electra/b/bias", "head/kernel")
+
+
+def tensors(dtype: str = "float32") -> dict[str, Tensor]:
+    """Some tensors."""
+    random = np.random.default_rng(0)
+    values = dict(zip(NAMES, (random.standard_normal(shape) for shape in ((3, 4), (5,), (4, 2))), strict=True))
+    arrays = {name: array.astype(numpy_dtype(dtype)) for name, array in values.items()}
+    return {name: Tensor(name, array.shape, dtype, lambda array=array: array) for name, array in arrays.items()}  # type: ignore[misc]
+
+
+def write(path: Path, target: TargetFormat, held: dict[str, Tensor], dtype: str = "float32") -> None:
+    """Write a file of them."""
+    module_of(target).write(path, Contents(list(held.values()), dtype, "ElectraModel"), lambda _: None)
+
+
+@pytest.mark.parametrize(
+    ("target", "dtype"), [(target, dtype) for target in TARGETS for dtype in module_of(target).DTYPES]
+)
+def test_what_is_written_is_read_back(tmp_path: Path, target: TargetFormat, dtype: str) -> None:
+    """Names, shapes, dtypes and every bit."""
+    expected = tensors(dtype)
+    write(tmp_path / module_of(target).SINGLE, target, expected, dtype)
+    read = read_weights(tmp_path, target)
+    assert read.keys() == expected.keys()
+    for name, tensor in read.items():
+        assert (tensor.shape, tensor.dtype) == (expected[name].shape, dtype)
+        assert tensor.load().tobytes() == expected[name].load().tobytes()
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_shards_are_read_as_one(converted: Callable[..., Path], target: TargetFormat) -> None:
+    """A shared backbone and a head of its own give what one file gives."""
+    single = read_weights(converted("electra_tiny", "discriminator") / "pretraining", target)
+    shared = read_weights(converted("electra_tiny", "discriminator", layout="shared") / "pretraining", target)
+    assert single.keys() == shared.keys()
+    assert all(np.array_equal(single[name].load(), shared[name].load()) for name in single)
+
+
+def test_a_tensor_that_keras_lists_twice_is_one(converted: Callable[..., Path]) -> None:
+    """The tables that the masked-LM head lists besides are those of the backbone."""
+    read = read_weights(converted("electra_tiny", "generator") / "masked_lm", "tensorflow")
+    assert sum(name.endswith("word_embeddings/weight:0") for name in read) == 1
+
+
+def test_chunks_are_put_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Flax leaf that was cut is whole again."""
+    monkeypatch.setattr(flax, "MAX_CHUNK_SIZE", 16)
+    write(tmp_path / flax.SINGLE, "flax", tensors())
+    assert b"__msgpack_chunked_array__" in (tmp_path / flax.SINGLE).read_bytes()
+    read = read_weights(tmp_path, "flax")
+    assert all(np.array_equal(read[name].load(), tensor.load()) for name, tensor in tensors().items())
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_truncated_file_is_told(tmp_path: Path, target: TargetFormat) -> None:
+    """The message names the file."""
+    path = tmp_path / module_of(target).SINGLE
+    write(path, target, tensors())
+    path.write_bytes(path.read_bytes()[:-9] if target != "tensorflow" else path.read_bytes()[:700])
+    with pytest.raises(CorruptCheckpointError, match=path.name):
+        read_weights(tmp_path, target)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_another_kind_of_file_is_told(tmp_path: Path, target: TargetFormat) -> None:
+    """Bytes of something else are no weights."""
+    (tmp_path / module_of(target).SINGLE).write_bytes(b"\x93some other file, and a rather long one too")
+    with pytest.raises(CorruptCheckpointError, match="or a damaged one"):
+        read_weights(tmp_path, target)
+
+
+def test_a_directory_without_weights_is_told(tmp_path: Path) -> None:
+    """The message says which names were looked for."""
+    with pytest.raises(CheckpointNotFoundError, match=r"model\.safetensors\.index\.json"):
+        read_weights(tmp_path, "pytorch")
+
+
+def test_an_index_that_does_not_fit_its_shards_is_told(tmp_path: Path) -> None:
+    """Whatever it says wrongly, both ways."""
+    name = "model-00001-of-00001.safetensors"
+    write(tmp_path / name, "pytorch", tensors())
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"electra.c": name}}))
+    with pytest.raises(CorruptCheckpointError) as raised:
+        read_weights(tmp_path, "pytorch")
+    assert len(raised.value.problems) == 4
+
+
+@pytest.mark.parametrize(
+    "index", ["[]", "{", '{"weight_map": 3}', '{"weight_map": {"a": "../b"}}', '{"weight_map": {"a": 1}}']
+)
+def test_an_index_that_is_none_is_told(tmp_path: Path, index: str) -> None:
+    """No traceback, and no way out of the directory."""
+    (tmp_path / "model.safetensors.index.json").write_text(index)
+    with pytest.raises(CorruptCheckpointError, match="weight_map"):
+        read_weights(tmp_path, "pytorch")
+
+
+def test_a_missing_shard_is_told(tmp_path: Path) -> None:
+    """The message names it."""
+    (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"a": "model-00001-of-00001.safetensors"}}')
+    with pytest.raises(CorruptCheckpointError, match="model-00001-of-00001"):
+        read_weights(tmp_path, "pytorch")
