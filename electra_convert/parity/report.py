@@ -21,11 +21,7 @@ HISTOGRAM_EDGES = tuple(range(-20, 3))
 """Powers of ten that bound the bins of an error histogram; what is exactly equal counts in the first bin."""
 
 
-class Struct(msgspec.Struct, frozen=True, kw_only=True):
-    """The base of what is here."""
-
-
-class Element(Struct):
+class Element(msgspec.Struct, frozen=True, kw_only=True):
     """One element of an array that two models computed.
 
     Args:
@@ -39,7 +35,7 @@ class Element(Struct):
     got: float
 
 
-class ArrayResult(Struct):
+class ArrayResult(msgspec.Struct, frozen=True, kw_only=True):
     """The worst difference of one array over all probes.
 
     Args:
@@ -61,7 +57,7 @@ class ArrayResult(Struct):
     passed: bool
 
 
-class Divergence(Struct):
+class Divergence(msgspec.Struct, frozen=True, kw_only=True):
     """Where a model first leaves the oracle.
 
     Args:
@@ -79,7 +75,7 @@ class Divergence(Struct):
     worst: Element
 
 
-class Run(Struct):
+class Run(msgspec.Struct, frozen=True, kw_only=True):
     """One head in one framework at one precision, against the oracle.
 
     Args:
@@ -103,7 +99,7 @@ class Run(Struct):
     needed: float = 0.0
 
 
-class Pair(Struct):
+class Pair(msgspec.Struct, frozen=True, kw_only=True):
     """Two frameworks on the same head, against one another.
 
     Args:
@@ -125,7 +121,7 @@ class Pair(Struct):
     limit: float
 
 
-class Check(Struct):
+class Check(msgspec.Struct, frozen=True, kw_only=True):
     """A check that needs no model.
 
     Args:
@@ -143,7 +139,7 @@ class Check(Struct):
     faults: tuple[str, ...] = ()
 
 
-class HeadReport(Struct):
+class HeadReport(msgspec.Struct, frozen=True, kw_only=True):
     """One directory.
 
     Args:
@@ -169,7 +165,7 @@ class HeadReport(Struct):
     initialised: int = 0
 
 
-class ProbeReport(Struct):
+class ProbeReport(msgspec.Struct, frozen=True, kw_only=True):
     """One probe.
 
     Args:
@@ -183,7 +179,7 @@ class ProbeReport(Struct):
     says: str
 
 
-class Coverage(Struct):
+class Coverage(msgspec.Struct, frozen=True, kw_only=True):
     """What all probes of one part reach.
 
     Args:
@@ -203,7 +199,7 @@ class Coverage(Struct):
     scaled: str = ""
 
 
-class Candidate(Struct):
+class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     """One way a model could be meant, and how well it does on text.
 
     Args:
@@ -217,7 +213,7 @@ class Candidate(Struct):
     margin: float
 
 
-class Ranking(Struct):
+class Ranking(msgspec.Struct, frozen=True, kw_only=True):
     """An assumption that was tried on text.
 
     Args:
@@ -237,7 +233,7 @@ class Ranking(Struct):
     says: str
 
 
-class LookedAt(Struct):
+class LookedAt(msgspec.Struct, frozen=True, kw_only=True):
     """One token of the look: what a person can judge.
 
     Args:
@@ -253,7 +249,7 @@ class LookedAt(Struct):
     guesses: tuple[tuple[str, float], ...] = ()
 
 
-class Look(Struct):
+class Look(msgspec.Struct, frozen=True, kw_only=True):
     """A sentence as a native head sees it. Shown, not gated.
 
     Args:
@@ -267,7 +263,7 @@ class Look(Struct):
     tokens: tuple[LookedAt, ...]
 
 
-class PartReport(Struct):
+class PartReport(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of one part.
 
     Args:
@@ -295,7 +291,7 @@ class PartReport(Struct):
     drift: dict[str, float] = {}
 
 
-class GateReport(Struct):
+class GateReport(msgspec.Struct, frozen=True, kw_only=True):
     """A gate as it was applied.
 
     Args:
@@ -311,7 +307,7 @@ class GateReport(Struct):
     loosened: float = 1.0
 
 
-class VerificationReport(Struct):
+class VerificationReport(msgspec.Struct, frozen=True, kw_only=True):
     """What a verification found.
 
     Args:
