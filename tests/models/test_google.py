@@ -47,10 +47,11 @@ class Recording:
     outputs: Mapping[str, Array]
 
     def config(self, part: Part) -> ElectraConfig:
-        keys = ("discriminator_config", "embedding_size")
-        if part == "generator" and "generator_config" in self.description:
-            keys = ("generator_config", "generator_embedding_size")
-        sizes, embedding_size = (self.description[key] for key in keys)
+        described = self.description
+        sizes, embedding_size = described["discriminator_config"], described["embedding_size"]
+        if part == "generator":
+            sizes = described.get("generator_config", sizes)
+            embedding_size = described.get("generator_embedding_size", embedding_size)
         return ElectraConfig(**sizes, embedding_size=embedding_size)
 
     @property
