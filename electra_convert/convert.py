@@ -15,12 +15,13 @@ from typing import Any, Literal
 import msgspec
 
 from electra_convert.config_file import check_scope, read_config_file
-from electra_convert.errors import OptionError, OutputExistsError
+from electra_convert.errors import OptionError, OutputError, OutputExistsError
 from electra_convert.formats import module_of
 from electra_convert.formats.google_tf1 import GoogleCheckpoint, open_checkpoint
 from electra_convert.inventory import PARTS, Part
 from electra_convert.mapping import load_mappings
 from electra_convert.options import ConvertOptions, PartChoice
+from electra_convert.origin import Origin, remember
 from electra_convert.output import exists_error, require_space, whole_directory, write_document
 from electra_convert.part import SOURCE_FORMAT, Checkpoint, SourcePart, recognise
 from electra_convert.plan import HeadPlan, Planner, Tokenizer, WeightFile, plan_tokenizer
@@ -142,7 +143,15 @@ def convert_checkpoint(
     with locate(Path(source), step=options.step, progress=progress) as location:
         conversion = Conversion.prepare(location, None if out is None else Path(out), options)
         there = conversion.find_finished()
-        return conversion.report("planned", there=there) if dry_run else conversion.run(there, progress)
+        if dry_run:
+            return conversion.report("planned", there=there)
+        report = conversion.run(there, progress)
+    try:
+        remember(report.output, report.identity, Origin(Path(source), options.step))
+    except OutputError as error:
+        note = f"where the source lies was not noted, so give verify --source: {error.message}"
+        return msgspec.structs.replace(report, notes=[*report.notes, note])
+    return report
 
 
 @dataclass(frozen=True)

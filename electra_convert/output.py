@@ -114,6 +114,23 @@ def write_document(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
+def replace_document(path: Path, content: bytes) -> None:
+    """Write a small file, synced to disk, in place of what is there: whole or not at all.
+
+    Raises:
+        DiskSpaceError: The disk is full.
+        OutputError: It cannot be written for another reason.
+    """
+    beside = path.with_name(STAGED.format(name=path.name.removeprefix("."), mark=secrets.token_hex(4)))
+    with _told(path):
+        try:
+            write_document(beside, content)
+            beside.replace(path)
+            sync_directory(path.parent)
+        finally:
+            beside.unlink(missing_ok=True)
+
+
 def _make_parents(target: Path) -> list[Path]:
     """Create the directories above `target`; return those that were not there, deepest first."""
     missing = [parent for parent in target.parents if not parent.exists()]

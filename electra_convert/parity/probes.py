@@ -94,7 +94,7 @@ def _spread_ids(count: int, vocab_size: int, start: int) -> Array:
     """Return ids spread evenly over the vocabulary, its first and its last among them."""
     import numpy as np
 
-    ids = np.floor((np.arange(start, start + count) * GOLDEN % 1.0) * vocab_size).astype(np.int32)
+    ids: Array = np.floor((np.arange(start, start + count) * GOLDEN % 1.0) * vocab_size).astype(np.int32)
     ids[-1] = vocab_size - 1 - start % 2
     return ids
 

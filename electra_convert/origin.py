@@ -1,0 +1,57 @@
+"""Where the source of an output lies on this machine, so that `verify` finds it again.
+
+The note lies beside the heads, never in them: what is published names a checkpoint by its hash and its files' name.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from electra_convert.output import replace_document
+
+NOTE_FILE = ".electra-convert.json"
+LEVELS = 3
+"""Levels above a model's directory at which the note may lie."""
+
+
+class Origin(NamedTuple):
+    """What a conversion was given as its source."""
+
+    source: Path
+    step: int | None
+
+
+def remember(output: Path, identity: str, origin: Origin) -> None:
+    """Note which source has this identity (SHA-256 of its index)."""
+    note = output / NOTE_FILE
+    known = _read(note)
+    known[identity] = {"source": os.fspath(origin.source.absolute()), "step": origin.step}
+    replace_document(note, (json.dumps(known, indent=2, sort_keys=True) + "\n").encode())
+
+
+def recall(directory: Path, identity: str) -> Origin | None:
+    """Return the source with this identity, if a note in or above `directory` tells, and it is still there."""
+    directory = directory.absolute()
+    for folder in (directory, *directory.parents[:LEVELS]):
+        entry = _read(folder / NOTE_FILE).get(identity)
+        if isinstance(entry, dict) and isinstance(entry.get("source"), str):
+            origin = Origin(Path(entry["source"]), entry.get("step"))
+            return origin if _is_there(origin.source) else None
+    return None
+
+
+def _is_there(source: Path) -> bool:
+    """Say whether files begin with this name; a prefix is no file."""
+    return source.exists() or any(source.parent.glob(f"{source.name}.index"))
+
+
+def _read(note: Path) -> dict[str, object]:
+    """Return what a note says; one that cannot be read says nothing."""
+    try:
+        known = json.loads(note.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}

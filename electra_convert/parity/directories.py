@@ -1,0 +1,153 @@
+"""The directories that a verification is about: each with its head, its formats, and the record of its conversion."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from electra_convert.errors import CheckpointNotFoundError, ConfigError, CorruptCheckpointError
+from electra_convert.formats import TARGETS, TargetFormat, module_of, weight_files
+from electra_convert.inventory import Inventory, Part
+from electra_convert.mapping import Layout
+from electra_convert.models.files import CONFIG_FILE, read_json
+from electra_convert.options import Dtype
+from electra_convert.plan import RECORD_FILE
+
+DEPTH = 3
+"""Levels below an output directory at which heads lie: part, head, format."""
+
+
+class RecordedOptions(msgspec.Struct, frozen=True):
+    """The options of a conversion that decide what it writes."""
+
+    formats: tuple[TargetFormat, ...]
+    layout: Layout
+    dtype: Dtype
+    seed: int
+
+
+class RecordedField(msgspec.Struct, frozen=True):
+    """A value, and what it was known from."""
+
+    value: Any
+    origin: str = msgspec.field(name="from")
+
+
+class RecordedSource(msgspec.Struct, frozen=True):
+    """The checkpoint a conversion read."""
+
+    checkpoint: str
+    index_sha256: str
+    topology: str
+
+
+class RecordedTokenizer(msgspec.Struct, frozen=True):
+    """The tokenizer a conversion wrote."""
+
+    lowercase: RecordedField
+    strip_accents: bool | None = None
+
+
+class Record(msgspec.Struct, frozen=True):
+    """What `conversion.json` says, as far as a verification needs it."""
+
+    electra_convert: str
+    source: RecordedSource
+    part: Part
+    head: str
+    options: RecordedOptions
+    config: dict[str, RecordedField]
+    labels: tuple[str, ...]
+    assumed: dict[str, Any]
+    tokenizer: RecordedTokenizer | None = None
+
+
+class Directory(msgspec.Struct, frozen=True, kw_only=True):
+    """A directory that holds one model.
+
+    Args:
+        path: Where it is.
+        head: Its head.
+        formats: The formats it holds weights in.
+        record: What its conversion says; none, if something else wrote it.
+    """
+
+    path: Path
+    head: str
+    formats: tuple[TargetFormat, ...]
+    record: Record | None
+
+
+def find_directories(output: Path, inventory: Inventory) -> list[Directory]:
+    """Return the models in a directory: itself, or those below it, in the order of the inventory.
+
+    Raises:
+        CheckpointNotFoundError: There is none.
+        ConfigError: A config or a record cannot be read, or names no head.
+        CorruptCheckpointError: The record says there should be weights that are not there.
+    """
+    paths = [path for path in _candidates(output) if (path / CONFIG_FILE).is_file()]
+    if not paths:
+        raise CheckpointNotFoundError(
+            f"there is no model in {output}: no {CONFIG_FILE} there, nor in {DEPTH} levels below",
+            hint="name the output directory of a conversion, or a directory with config.json and weights",
+        )
+    found = [_read(path, inventory) for path in paths]
+    order = list(inventory.heads)
+    return sorted(found, key=lambda each: (str(each.record and each.record.part), order.index(each.head), each.path))
+
+
+def _candidates(output: Path) -> Iterator[Path]:
+    yield output
+    for depth in range(1, DEPTH + 1):
+        yield from (path for path in sorted(output.glob("/".join("*" * depth))) if _is_visible(path, output))
+
+
+def _is_visible(path: Path, output: Path) -> bool:
+    return path.is_dir() and not any(name.startswith(".") for name in path.relative_to(output).parts)
+
+
+def _read(path: Path, inventory: Inventory) -> Directory:
+    record = _record(path)
+    formats = tuple(target for target in TARGETS if weight_files(path, target))
+    if record is not None and (lost := set(record.options.formats) - set(formats)):
+        raise CorruptCheckpointError(
+            f"{path} has lost its weights for {' and '.join(sorted(lost))}",
+            problems=[f"{module_of(target).SINGLE} is not there" for target in sorted(lost)],
+            hint="convert again",
+        )
+    if not formats:
+        raise CheckpointNotFoundError(
+            f"there are no weights in {path}: none of {', '.join(module_of(target).SINGLE for target in TARGETS)}",
+            hint="name a directory with config.json and weights",
+        )
+    return Directory(path=path, head=record.head if record else _head(path, inventory), formats=formats, record=record)
+
+
+def _record(path: Path) -> Record | None:
+    file = path / RECORD_FILE
+    if not file.is_file():
+        return None
+    try:
+        return msgspec.convert(read_json(file), Record)
+    except msgspec.ValidationError as error:
+        raise ConfigError(
+            f"{file} is not the record of a conversion: {error}", hint="convert again, or remove it to audit the rest"
+        ) from error
+
+
+def _head(path: Path, inventory: Inventory) -> str:
+    """Return the head whose class `config.json` names, whatever framework's."""
+    said = read_json(path / CONFIG_FILE).get("architectures") or []
+    heads = {entry.architecture: head for head, entry in inventory.heads.items()}
+    names = [str(name).removeprefix("TF").removeprefix("Flax") for name in said]
+    known = [heads[name] for name in names if name in heads]
+    if len(known) != 1:
+        raise ConfigError(
+            f"{path / CONFIG_FILE} names no ELECTRA class: its architectures are {said}",
+            hint=f"write one of {', '.join(heads)} there",
+        )
+    return known[0]
