@@ -736,11 +736,11 @@ class FlaxElectraForMultipleChoice(FlaxElectraPreTrainedModel):
         **options: Unpack[OutputOptions],
     ) -> FlaxMultipleChoiceModelOutput:
         """Run the model; the inputs are the backbone's."""
-        choices = jnp.shape(inputs_embeds if input_ids is None else input_ids)[1]
         backbone = self.electra(
             *(_flat(given) for given in (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)),
             **options,
         )
+        choices = jnp.shape(inputs_embeds if input_ids is None else input_ids)[1]
         scores = self.classifier(self.sequence_summary(backbone.last_hidden_state[:, 0]))  # [B * C, 1]
         logits = scores.reshape(-1, choices)  # [B, C]
         loss = None if labels is None else _cross_entropy(logits, labels)
