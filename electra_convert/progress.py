@@ -4,15 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
 
 Advance = Callable[[int], None]
-"""Is told of bytes that were dealt with; from any thread."""
+"""Is told how much was dealt with; from any thread."""
 
-Progress = Callable[[str, int], AbstractContextManager[Advance]]
-"""Begins a stretch of work, by its name and its bytes; yields what is to be told of bytes dealt with."""
+
+class Progress(Protocol):
+    """Begins a stretch of work; yields what is to be told of what is dealt with."""
+
+    def __call__(self, name: str, total: int, *, unit: str = "bytes") -> AbstractContextManager[Advance]:
+        """Begin one.
+
+        Args:
+            name: What is done.
+            total: How much of it there is.
+            unit: What is counted.
+        """
 
 
 @contextmanager
-def no_progress(_name: str, _total: int) -> Iterator[Advance]:
+def no_progress(name: str, total: int, *, unit: str = "bytes") -> Iterator[Advance]:  # noqa: ARG001
     """Show nothing."""
     yield lambda _: None

@@ -40,27 +40,22 @@ def _spelt_path(path: Any) -> str:
 @contextmanager
 def show_progress() -> Iterator[Progress]:
     """Yield what shows progress on stderr: a line for each stretch of work, and on a terminal a bar below it."""
-    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-    from rich.progress import Progress as Bars
+    from rich import progress as bars
 
-    columns = (
-        TextColumn("{task.description:<9}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
     console = Console(stderr=True)
-    with Bars(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
 
-        @contextmanager
-        def stretch(description: str, total: int) -> Iterator[Advance]:
-            bars.console.print(f"{description} {in_bytes(total)}", style="dim", highlight=False)
-            task = bars.add_task(description, total=total)
-            yield lambda count: bars.advance(task, count)
-            bars.remove_task(task)
+    @contextmanager
+    def stretch(name: str, total: int, *, unit: str = "bytes") -> Iterator[Advance]:
+        console.print(
+            f"{name} {in_bytes(total) if unit == 'bytes' else f'{total} {unit}'}", style="dim", highlight=False
+        )
+        counts = [bars.DownloadColumn(), bars.TransferSpeedColumn()] if unit == "bytes" else [bars.MofNCompleteColumn()]
+        columns = (bars.TextColumn("{task.description:<9}"), bars.BarColumn(), *counts, bars.TimeRemainingColumn())
+        with bars.Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as shown:
+            task = shown.add_task(name, total=total)
+            yield lambda count: shown.advance(task, count)
 
-        yield stretch
+    yield stretch
 
 
 def show_conversion(report: ConversionReport, *, dry_run: bool) -> None:

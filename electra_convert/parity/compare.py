@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import msgspec
+
 from electra_convert.parity.gates import Gates
 from electra_convert.parity.report import HISTOGRAM_EDGES, ArrayResult, Divergence, Element, Precision
 
@@ -37,18 +39,17 @@ class Difference(NamedTuple):
     worst: Element
 
 
-def read_outputs(folder: Path, probe: int, outputs: Sequence[str], *, states: Path | None = None) -> Iterator[Computed]:
+def read_outputs(folder: Path, probe: int, outputs: Sequence[str]) -> Iterator[Computed]:
     """Yield the arrays of one probe in the order of the graph, mapped from disk.
 
     Args:
         folder: Where a model wrote its outputs.
         probe: The number of the probe.
-        outputs: Names of the head's outputs.
-        states: Where the hidden states are, if not there too.
+        outputs: Names of a head's outputs; those that are there are yielded.
     """
     import numpy as np
 
-    hidden = np.load((states or folder) / f"{probe}.{HIDDEN_STATES}.npy", mmap_mode="r")
+    hidden = np.load(folder / f"{probe}.{HIDDEN_STATES}.npy", mmap_mode="r")
     for layer, state in enumerate(hidden):
         yield Computed(f"layer {layer}" if layer else "embeddings", layer + 1, state)
     for name in outputs:
@@ -109,12 +110,18 @@ class Comparison:
         found = difference(expected.values, got.values)
         limit = self.gates.limit(self.precision, scale=found.scale, depth=expected.depth)
         passed = found.largest <= limit
-        self.needed = max(self.needed, found.largest / limit if limit else float(found.largest > 0) * float("inf"))
         self.counts = self.counts + histogram(expected.values, got.values)
-        self._keep(ArrayResult(
-            array=expected.name, probe=probe, elements=expected.values.size, difference=found.largest, limit=limit,
-            worst=found.worst, passed=passed,
-        ))  # fmt: skip
+        result = ArrayResult(
+            array=expected.name,
+            probe=probe,
+            elements=expected.values.size,
+            difference=found.largest,
+            limit=limit,
+            worst=found.worst,
+            passed=passed,
+        )
+        self.needed = max(self.needed, result.share)
+        self._keep(result)
         if not passed and self.divergence is None:
             self.divergence = Divergence(
                 probe=probe, array=expected.name, difference=found.largest, limit=limit, worst=found.worst
@@ -122,8 +129,6 @@ class Comparison:
 
     def _keep(self, result: ArrayResult) -> None:
         """Keep the worse of two results for one array, and the number of elements of both."""
-        import msgspec
-
         before = self.arrays.get(result.array)
         if before is None:
             self.arrays[result.array] = result

@@ -8,13 +8,14 @@ from typing import Any
 
 import msgspec
 
-from electra_convert.errors import CheckpointNotFoundError, ConfigError, CorruptCheckpointError
+from electra_convert.errors import CheckpointNotFoundError, ConfigError, CorruptCheckpointError, ElectraConvertError
 from electra_convert.formats import TARGETS, TargetFormat, module_of, weight_files
 from electra_convert.inventory import Inventory, Part
 from electra_convert.mapping import Layout
 from electra_convert.models.files import CONFIG_FILE, read_json
 from electra_convert.options import Dtype
 from electra_convert.plan import RECORD_FILE
+from electra_convert.tokenizer import VOCABULARY_FILE, read_vocabulary
 
 DEPTH = 3
 """Levels below an output directory at which heads lie: part, head, format."""
@@ -151,3 +152,12 @@ def _head(path: Path, inventory: Inventory) -> str:
             hint=f"write one of {', '.join(heads)} there",
         )
     return known[0]
+
+
+def mask_id(directory: Directory) -> int | None:
+    """Return the id of `[MASK]`, where the directory has a vocabulary that can be read."""
+    file = directory.path / VOCABULARY_FILE
+    try:
+        return read_vocabulary(file).ids().get("[MASK]") if file.is_file() else None
+    except ElectraConvertError:
+        return None

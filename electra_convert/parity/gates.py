@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from electra_convert.parity.report import GateReport, Precision
+from electra_convert.parity.report import PRECISIONS, GateReport, Precision
 from electra_convert.yaml import read_yaml
 
 UNIT_ROUNDOFF = 2.0**-24
@@ -61,6 +61,11 @@ class Gates(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if precision == "float64":
             return factor * self.float64.absolute
         return factor * self.float32.units * UNIT_ROUNDOFF * scale * depth
+
+    def times(self, factor: float) -> Gates:
+        """Return gates that are this much wider."""
+        loosened = {precision: factor * self.loosened.get(precision, 1.0) for precision in PRECISIONS}
+        return msgspec.structs.replace(self, loosened=loosened)
 
     def report(self) -> tuple[GateReport, ...]:
         """Describe the gates as they are applied."""

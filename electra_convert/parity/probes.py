@@ -7,8 +7,9 @@ padding alone: implementations differ there, and nobody asks for it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from electra_convert.config import ElectraConfig
 from electra_convert.parity.report import Coverage, ProbeReport
@@ -125,6 +126,11 @@ def _shape(probe: Probe) -> tuple[int, int]:
     return rows, length
 
 
-def saved(probes: Sequence[Probe]) -> Mapping[str, Array]:
-    """Return the arrays of probes under the names a worker finds them by: `0.input_ids`."""
-    return {f"{number}.{field}": array for number, probe in enumerate(probes) for field, array in probe.inputs.items()}
+def save_probes(path: Path, probes: Sequence[Probe]) -> None:
+    """Write probes to the file a worker reads: `0.input_ids` and so on."""
+    import numpy as np
+
+    arrays: dict[str, Any] = {}
+    for number, probe in enumerate(probes):
+        arrays |= {f"{number}.{field}": array for field, array in probe.inputs.items()}
+    np.savez(path, **arrays)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -55,6 +56,11 @@ class ArrayResult(msgspec.Struct, frozen=True, kw_only=True):
     limit: float
     worst: Element
     passed: bool
+
+    @property
+    def share(self) -> float:
+        """The share of the limit that the difference takes."""
+        return self.difference / self.limit if self.limit else (math.inf if self.difference else 0.0)
 
 
 class Divergence(msgspec.Struct, frozen=True, kw_only=True):

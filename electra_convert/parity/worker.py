@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 MOST_POSITIONS = 64
 """Positions of one probe whose logits over a vocabulary are kept; the head does the same at every position."""
+
+
+Fault = Literal["tanh_gelu"]
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,7 +47,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     precision: Precision
     probes: Path
     out: Path
-    fault: Literal["tanh_gelu"] | None = None
+    fault: Fault | None = None
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,9 +120,8 @@ def pytorch(job: Job) -> None:
 
     from electra_convert.models import pytorch as models
 
-    if job.fault == "tanh_gelu":
-        models.ACTIVATIONS["gelu"] = lambda x: torch.nn.functional.gelu(x, approximate="tanh")
-    model = models.MODELS[job.head].from_pretrained(job.directory, dtype=job.precision)
+    with _gelu(models.ACTIVATIONS, job.fault, lambda x: torch.nn.functional.gelu(x, approximate="tanh")):
+        model = models.MODELS[job.head].from_pretrained(job.directory, dtype=job.precision)
 
     def computed(inputs: Mapping[str, Array]) -> Mapping[str, Any]:
         tensors = {name: torch.from_numpy(array).long() for name, array in inputs.items()}
@@ -134,9 +137,8 @@ def tensorflow(job: Job) -> None:
 
     from electra_convert.models import tensorflow as models
 
-    if job.fault == "tanh_gelu":
-        models.ACTIVATIONS["gelu"] = lambda x: tf.nn.gelu(x, approximate=True)
-    model = models.MODELS[job.head].from_pretrained(job.directory, dtype=job.precision)
+    with _gelu(models.ACTIVATIONS, job.fault, lambda x: tf.nn.gelu(x, approximate=True)):
+        model = models.MODELS[job.head].from_pretrained(job.directory, dtype=job.precision)
     run(lambda inputs: _named(model(**inputs, output_hidden_states=True)), job)
 
 
@@ -147,10 +149,20 @@ def flax(job: Job) -> None:
     jax.config.update("jax_enable_x64", True)  # noqa: FBT003  # JAX takes it so
     from electra_convert.models import flax as models
 
-    if job.fault == "tanh_gelu":
-        models.ACTIVATIONS["gelu"] = lambda x: jax.nn.gelu(x, approximate=True)
-    model = models.MODELS[job.head].from_pretrained(job.directory, dtype=job.precision)
+    with _gelu(models.ACTIVATIONS, job.fault, lambda x: jax.nn.gelu(x, approximate=True)):
+        model = models.MODELS[job.head].from_pretrained(job.directory, dtype=job.precision)
     run(lambda inputs: _named(model(**inputs, output_hidden_states=True)), job)
+
+
+@contextmanager
+def _gelu(activations: dict[str, Any], fault: Fault | None, approximate: Callable[[Any], Any]) -> Iterator[None]:
+    """Build models with an approximate GELU, if that is the fault."""
+    exact = activations["gelu"]
+    activations["gelu"] = approximate if fault == "tanh_gelu" else exact
+    try:
+        yield
+    finally:
+        activations["gelu"] = exact
 
 
 def _named(outputs: Any) -> dict[str, Any]:

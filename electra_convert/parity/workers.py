@@ -22,6 +22,8 @@ NEEDS: dict[TargetFormat, tuple[str, ...]] = {
     "flax": ("jax", "flax"),
 }
 """The packages a framework's models import."""
+EXTRAS: dict[TargetFormat, str] = {"pytorch": "torch", "tensorflow": "tensorflow", "flax": "flax"}
+"""The extra of this package that installs it."""
 LAST_WORDS = 2000
 """Characters of a crashed worker's stderr that are shown."""
 

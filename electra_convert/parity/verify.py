@@ -1,0 +1,364 @@
+"""Prove an output: `directories -> source -> checks -> runs -> verdict -> verification.json`.
+
+With its checkpoint, each head is proven against Google's graph. Without, it is audited: its formats against one
+another, its config, its tokenizer; that is never called a proof.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from electra_convert.errors import OptionError
+from electra_convert.formats import TARGETS, TargetFormat
+from electra_convert.mapping import Mappings, load_mappings
+from electra_convert.models.files import read_config
+from electra_convert.parity.causes import likely_causes
+from electra_convert.parity.checks import check_formats, check_readable_config, check_tokenizer
+from electra_convert.parity.directories import Directory, find_directories, mask_id
+from electra_convert.parity.gates import Gates, gates
+from electra_convert.parity.heads import Found, Subject, run_heads
+from electra_convert.parity.known import KnownPart, KnownSource, open_source
+from electra_convert.parity.probes import BUDGET, describe, make_probes
+from electra_convert.parity.reference import FrameworkReference
+from electra_convert.parity.report import (
+    PRECISIONS,
+    HeadReport,
+    PartReport,
+    Precision,
+    Status,
+    VerificationReport,
+)
+from electra_convert.parity.verdict import head_verdict, is_refuted, verdict, versions
+from electra_convert.parity.verification import write_verification
+from electra_convert.parity.worker import Answer
+from electra_convert.parity.workers import EXTRAS, Worker, installed, running
+from electra_convert.progress import Progress, no_progress
+from electra_convert.tokenizer import VOCABULARY_FILE, read_vocabulary
+
+ORDER: tuple[Status, ...] = ("failed", "incomplete", "unverified", "audited", "proven")
+"""From the worst verdict to the best; an output is as good as its worst head."""
+
+
+class VerifyOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What to verify, and how.
+
+    Args:
+        source: The checkpoint the output was converted from; by default the one that was noted then.
+        step: The step of it.
+        config: Google's hparams, a `bert_config.json` or `config.json`, in place of what the conversion was told.
+        frameworks: The frameworks to run; none means every one that the output has files for.
+        text: A text file to try assumptions on, and to look at.
+        budget: Floating-point operations that one head may cost in one framework.
+        loosened: Factors by which gates are loosened; what passes then counts as unverified.
+        mappings: A folder of mappings to use instead of the package's own.
+
+    Raises:
+        OptionError: These contradict one another; all contradictions are listed.
+    """
+
+    source: Path | None = None
+    step: int | None = None
+    config: Path | None = None
+    frameworks: tuple[TargetFormat, ...] = ()
+    text: Path | None = None
+    budget: float = BUDGET
+    loosened: dict[Precision, float] = {}
+    mappings: Path | None = None
+
+    def __post_init__(self) -> None:
+        problems = [
+            f"there is no framework {name!r}: {', '.join(TARGETS)}" for name in self.frameworks if name not in TARGETS
+        ]
+        problems += (
+            f"there is no gate {name!r}: {', '.join(PRECISIONS)}" for name in self.loosened if name not in PRECISIONS
+        )
+        problems += (
+            f"the gate of {name} is to be loosened {factor:g} times; the factor must be more than 1"
+            for name, factor in self.loosened.items()
+            if not factor > 1
+        )
+        if not self.budget > 0:
+            problems.append(f"budget is {self.budget:g}; it must be more than 0")
+        if self.step is not None and self.source is None:
+            problems.append("a step is named, but no source")
+        if problems:
+            raise OptionError("this cannot be verified", problems=problems, hint="change these options")
+
+
+def verify_output(
+    output: str | os.PathLike[str],
+    options: VerifyOptions = VerifyOptions(),  # noqa: B008  # it is immutable
+    *,
+    progress: Progress = no_progress,
+) -> VerificationReport:
+    """Verify what a conversion wrote, or audit a directory whose source is unknown.
+
+    ::
+
+        from electra_convert import VerifyOptions, verify_output
+
+        report = verify_output("out", VerifyOptions(source="electra_small"))
+        assert report.status == "proven"
+
+    Args:
+        output: The output directory of a conversion, or one head's.
+        options: What to verify, and how.
+        progress: Shows progress.
+
+    Returns:
+        What was found. `verification.json` says it in each directory.
+
+    Raises:
+        ElectraConvertError: It cannot be verified at all; a verification that fails is not an error, but a report.
+    """
+    began = time.monotonic()
+    mappings = load_mappings(options.mappings)
+    directories = find_directories(Path(output), mappings.inventory)
+    wanted = _frameworks(directories, options)
+    with (
+        open_source(
+            directories,
+            mappings,
+            source=options.source,
+            step=options.step,
+            config=options.config,
+            budget=options.budget,
+            progress=progress,
+        ) as known,
+        tempfile.TemporaryDirectory(prefix="electra-convert-") as scratch,
+        running([name for name in wanted if installed(name)]) as workers,
+    ):
+        run = _Verification(Path(output), options, mappings, directories, known, workers, wanted, Path(scratch))
+        report = run.report(progress, began)
+    for head in report.heads:
+        write_verification(head, report, head_verdict(head, report))
+    return report
+
+
+def _frameworks(directories: Sequence[Directory], options: VerifyOptions) -> tuple[TargetFormat, ...]:
+    """Return the frameworks that are to run."""
+    there = [target for target in TARGETS if any(target in directory.formats for directory in directories)]
+    lacking = [name for name in options.frameworks if name not in there]
+    if lacking:
+        raise OptionError(
+            f"there are no weights for {' and '.join(lacking)}: the output holds {', '.join(there)}",
+            hint="leave --frameworks out to run all of them",
+        )
+    return tuple(target for target in there if not options.frameworks or target in options.frameworks)
+
+
+@dataclass(frozen=True)
+class _Verification:
+    """One verification, with all that takes part in it."""
+
+    output: Path
+    options: VerifyOptions
+    mappings: Mappings
+    directories: Sequence[Directory]
+    known: KnownSource | None
+    workers: Mapping[TargetFormat, Worker]
+    wanted: Sequence[TargetFormat]
+    scratch: Path
+
+    @property
+    def missing(self) -> tuple[TargetFormat, ...]:
+        return tuple(name for name in self.wanted if name not in self.workers)
+
+    @property
+    def left_out(self) -> tuple[TargetFormat, ...]:
+        there = [target for target in TARGETS if any(target in each.formats for each in self.directories)]
+        return tuple(target for target in there if target not in self.wanted)
+
+    def report(self, progress: Progress, began: float) -> VerificationReport:
+        """Check, run, compare, and come to a verdict."""
+        gate = gates(self.options.loosened)
+        subjects = [self._subject(directory) for directory in self.directories]
+        heads = tuple(self._heads(subjects, gate, progress))
+        parts = tuple(self._parts(subjects))
+        refuted = {part.part for part in parts if is_refuted(part)}
+        heads = tuple(
+            msgspec.structs.replace(head, status="failed") if head.part in refuted else head for head in heads
+        )
+        report = VerificationReport(
+            output=self.output,
+            source=self.known.files.prefix.name if self.known else "",
+            identity=self.known.files.identity if self.known else "",
+            topology=self.known.checkpoint.topology.says if self.known else "",
+            status=min((head.status for head in heads), key=ORDER.index),
+            verdict="",
+            parts=parts,
+            heads=heads,
+            gates=gate.report(),
+            frameworks=tuple(self.workers),
+            left_out=self.left_out,
+            missing=self.missing,
+            versions=versions(self.wanted),
+            machine=f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
+            seconds=time.monotonic() - began,
+            notes=tuple(self._notes()),
+        )
+        return msgspec.structs.replace(report, verdict=verdict(report))
+
+    def _subject(self, directory: Directory) -> Subject:
+        if self.known is not None and directory.record is not None:
+            return self.known.subject(directory, directory.record)
+        return self._audited(directory)
+
+    def _audited(self, directory: Directory) -> Subject:
+        """Return what is to be run for a directory whose source is not known."""
+        checks = [check_readable_config(directory)]
+        config = read_config(directory.path) if checks[0].passed else None
+        if config is not None:
+            inventory = self.mappings.inventory
+            specs = [*inventory.backbone_tensors(config), *inventory.head_tensors(directory.head, config)]
+            formats = {target: self.mappings.formats[target] for target in directory.formats}
+            checks += check_formats(directory, formats, specs)
+        checks += filter(None, [check_tokenizer(directory)])
+        first = next((name for name in self.workers if name in directory.formats), None)
+        if config is None or first is None:
+            return Subject(directory, (), _Nothing(), tuple(checks))
+        probes = make_probes(config, mask_id=mask_id(directory), budget=self.options.budget)
+        return Subject(directory, probes, FrameworkReference(first, self.workers[first]), tuple(checks))
+
+    def _heads(self, subjects: Sequence[Subject], gate: Gates, progress: Progress) -> Iterator[HeadReport]:
+        total = sum(len(PRECISIONS) * sum(name in each.directory.formats for name in self.workers) for each in subjects)
+        with progress("running", total, unit="models") as advance:
+            for found in run_heads(subjects, self.workers, self.missing, gate, self.scratch, advance):
+                yield self._head(found)
+
+    def _head(self, found: Found) -> HeadReport:
+        directory = found.subject.directory
+        record = directory.record
+        head = HeadReport(
+            directory=directory.path,
+            part=record.part if record else None,
+            head=directory.head,
+            status="proven",
+            checks=found.subject.checks,
+            runs=found.runs,
+            pairs=found.pairs,
+            causes=likely_causes(found),
+            initialised=self.known.initialised(directory, record) if self.known and record else 0,
+        )
+        return msgspec.structs.replace(head, status=self._status(head))
+
+    def _status(self, head: HeadReport) -> Status:
+        results = [check.passed for check in head.checks] + [pair.passed for pair in head.pairs]
+        if not all(results) or any(run.outcome == "failed" for run in head.runs):
+            return "failed"
+        if self.known is None:
+            return "audited"
+        if not head.runs or any(run.outcome == "missing" for run in head.runs):
+            return "incomplete"
+        return "unverified" if self.options.loosened else "proven"
+
+    def _parts(self, subjects: Sequence[Subject]) -> Iterator[PartReport]:
+        if self.known is None:
+            yield from _audited_parts(subjects)
+            return
+        seen: dict[int, tuple[KnownPart, list[Subject]]] = {}
+        for subject in subjects:
+            if (record := subject.directory.record) is not None:
+                part = self.known.part(subject.directory, record)
+                seen.setdefault(id(part), (part, []))[1].append(subject)
+        for part, belonging in seen.values():
+            yield self._part(self.known, part, belonging)
+
+    def _part(self, known: KnownSource, part: KnownPart, subjects: Sequence[Subject]) -> PartReport:
+        fates = [fate for fate, _ in known.checkpoint.ledger(part.record.part).values()]
+        heads = [subject.directory.head for subject in subjects]
+        report = PartReport(
+            part=part.record.part,
+            config=msgspec.to_builtins(part.config),
+            origins=dict(part.origins),
+            given=part.given,
+            native_head=part.native_head,
+            source_tensors={fate: fates.count(fate) for fate in dict.fromkeys(fates)},
+            coverage=describe(part.probes, part.config),
+            drift={head: part.reference.drift(head) for head in heads} if part.reference.cast else {},
+        )
+        return _with_text(report, known, part, subjects, self.options.text)
+
+    def _notes(self) -> Iterator[str]:
+        if self.known is None:
+            yield "no source is known, so nothing here is proven against Google's code: name it with --source"
+        if self.left_out:
+            yield f"{' and '.join(self.left_out)} left out on request"
+        for name in self.missing:
+            yield f'{name} is not installed: pip install "electra-convert[{EXTRAS[name]}]"'
+
+
+class _Nothing:
+    """The reference of what cannot be run."""
+
+    def start(self, directory: Path, head: str, probes: Path, out: Path) -> Future[Answer]:  # noqa: ARG002
+        """Answer that there is nothing to compare with."""
+        answer: Future[Answer] = Future()
+        answer.set_result(Answer(error="the config describes no model, or no framework is installed"))
+        return answer
+
+
+def _audited_parts(subjects: Sequence[Subject]) -> Iterator[PartReport]:
+    """Yield what is known of directories without a source: once for each config."""
+    seen = set()
+    for subject in subjects:
+        if subject.probes:
+            config = read_config(subject.directory.path)
+            if config not in seen:
+                seen.add(config)
+                record = subject.directory.record
+                yield PartReport(
+                    part=record.part if record else None,
+                    config=msgspec.to_builtins(config),
+                    coverage=describe(subject.probes, config),
+                )
+
+
+def _with_text(
+    report: PartReport, known: KnownSource, part: KnownPart, subjects: Sequence[Subject], text: Path | None
+) -> PartReport:
+    """Add what text shows of a part's native head: assumptions that were tried on it, and a look."""
+    directory = next((each.directory for each in subjects if each.directory.head == part.native_head), None)
+    if directory is None or part.native_head is None or not (directory.path / VOCABULARY_FILE).is_file():
+        return report
+    from electra_convert.parity.text import look, rank_assumptions
+
+    tokenizer = part.record.tokenizer
+    about: dict[str, Any] = {
+        "part": part.record.part,
+        "native_head": part.native_head,
+        "text": None if text is None else read_text(text),
+        "vocabulary": read_vocabulary(directory.path / VOCABULARY_FILE),
+        "lowercase": tokenizer.lowercase.value if tokenizer else True,
+        "strip_accents": tokenizer.strip_accents if tokenizer else None,
+    }
+    rankings = rank_assumptions(known.files.tensors, part.config, **about) if text else ()
+    confirmed = {ranking.field for ranking in rankings if ranking.finding == "confirmed"}
+    return msgspec.structs.replace(
+        report,
+        rankings=rankings,
+        look=look(known.files.tensors, part.config, **about),
+        given={field: value for field, value in report.given.items() if field not in confirmed},
+    )
+
+
+def read_text(path: Path) -> str:
+    """Return the text in a file.
+
+    Raises:
+        OptionError: It cannot be read, or is not UTF-8.
+    """
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise OptionError(f"{path} is not a text that can be read: {error}", hint="give a UTF-8 text file") from error
