@@ -198,15 +198,14 @@ class Part(keras.layers.Layer):
         **given: What `add` takes besides.
     """
 
+    add: Callable[..., None]
+    """Adds the layers."""
+
     def __init__(self, build: Build, name: str, **given: Any) -> None:
         super().__init__(name=name, dtype=build.dtype)
         with keras.name_scope(name, caller=self):  # the caller, so that `add_weight` does not open it again
             self.add(build, **given)
         self.built = True
-
-    def add(self, build: Build) -> None:
-        """Add the layers."""
-        raise NotImplementedError
 
 
 # Embeddings
@@ -627,7 +626,10 @@ class TFElectraModel(TFElectraPreTrainedModel):
         **options: Unpack[OutputOptions],
     ) -> TFBaseModelOutput:
         """Run the model; the inputs are the backbone's."""
-        return self.electra(input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, **options)
+        outputs: TFBaseModelOutput = self.electra(
+            input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, **options
+        )
+        return outputs
 
 
 class TFElectraForPreTraining(TFElectraPreTrainedModel):
