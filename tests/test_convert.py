@@ -1382,7 +1382,8 @@ def test_progress_ends_at_its_total(tiny: Path, out: Path, options: Mapping[str,
     done: Counter[str] = Counter()
 
     @contextmanager
-    def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
+    def progress(description: str, total: int, *, unit: str = "bytes") -> Iterator[Callable[[int], None]]:
+        assert unit == "bytes"
         totals[description] = total
         yield lambda count: done.update({description: count})
 

@@ -363,7 +363,8 @@ def test_progress_is_told(tmp_path: Path) -> None:
     steps: list[int] = []
 
     @contextmanager
-    def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
+    def progress(description: str, total: int, *, unit: str = "bytes") -> Iterator[Callable[[int], None]]:
+        assert unit == "bytes"
         told.append((description, total))
         yield steps.append
 

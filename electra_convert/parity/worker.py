@@ -143,7 +143,7 @@ def tensorflow(job: Job) -> None:
 
 
 def flax(job: Job) -> None:
-    """Run a Flax model."""
+    """Run a Flax model, eagerly: what is compiled for one head serves the others."""
     import jax
 
     jax.config.update("jax_enable_x64", True)  # noqa: FBT003  # JAX takes it so
