@@ -65,6 +65,8 @@ def run_heads(
     gates: Gates,
     scratch: Path,
     advance: Advance,
+    *,
+    ahead: int = AHEAD,
 ) -> Iterator[Found]:
     """Yield what each directory computes, in order.
 
@@ -75,11 +77,12 @@ def run_heads(
         gates: The gates.
         scratch: A folder for what models compute.
         advance: Is told of each run.
+        ahead: Directories that are started before one is waited for.
     """
     pending: deque[_Started] = deque()
     for number, subject in enumerate(subjects):
         pending.append(_start(subject, workers, scratch / str(number)))
-        if len(pending) > AHEAD:
+        if len(pending) > ahead:
             yield from _finish(pending.popleft(), missing, gates, advance)
     while pending:
         yield from _finish(pending.popleft(), missing, gates, advance)
