@@ -77,7 +77,7 @@ NARROWEST, WIDEST = 8, 256
 NATIVE_HEADS = ("pretraining", "masked_lm")
 
 
-def rank_assumptions(
+def rank_assumptions(  # noqa: PLR0913 - all of it says what the model is
     variables: Mapping[str, Tensor],
     config: ElectraConfig,
     *,
@@ -409,7 +409,7 @@ def conclude(
         wrong = next(each for each in candidates if each.value == assumed)
         says = f"text refutes {_named(field, assumed)}: {_compared(field, candidates[0], wrong, tokens)}"
     else:
-        rival = next(each for each in candidates[1:] if best == assumed or each.value == assumed)
+        rival = next(each for each in candidates[1:] if assumed in (best, each.value))
         close = next((each for each in candidates[1:] if not sure[each.value]), rival) if best == assumed else rival
         says = f"text does not settle {_named(field, assumed)}: {_compared(field, candidates[0], close, tokens)}"
     if finding != "refuted" and len(order) > 2:
@@ -471,7 +471,7 @@ MOST_UNKNOWN = 0.1
 GUESSES = 5
 
 
-def look(
+def look(  # noqa: PLR0913 - all of it says what the model is
     variables: Mapping[str, Tensor],
     config: ElectraConfig,
     *,
