@@ -11,9 +11,9 @@ import numpy as np
 
 from electra_convert.config import ElectraConfig
 from electra_convert.errors import ElectraConvertError
-from electra_convert.parity.compare import Comparison, Computed, read_outputs
+from electra_convert.parity.compare import Comparison, as_computed, read_outputs
 from electra_convert.parity.gates import committed_gates
-from electra_convert.parity.heads import OUTPUTS, Found
+from electra_convert.parity.heads import Found
 from electra_convert.parity.reference import OracleReference
 from electra_convert.parity.report import Check, Run
 
@@ -50,10 +50,10 @@ def _elsewhere(found: Found, failed: list[Run]) -> Iterator[str]:
         index for index, name in enumerate(names) if reference.probes[index].input_ids.shape[1] <= 7 or not index
     )
     folder = found.outputs / f"{run.framework}-{run.precision}"
-    got = list(read_outputs(folder, number, OUTPUTS))
-    for says, arrays in _variants(reference, found.subject.directory.head, number):
+    got = read_outputs(folder, number)
+    for says, arrays in faulty_graphs(reference, found.subject.directory.head, number):
         comparison = Comparison(committed_gates(), "float64")
-        comparison.add(names[number], _as_computed(arrays), got)
+        comparison.add(names[number], as_computed(arrays), got)
         if comparison.passed:
             yield f"the {run.framework} model computes with {says}"
             return
@@ -63,7 +63,8 @@ def _elsewhere(found: Found, failed: list[Run]) -> Iterator[str]:
     )
 
 
-def _variants(reference: OracleReference, head: str, number: int) -> Iterator[tuple[str, dict[str, Array]]]:
+def faulty_graphs(reference: OracleReference, head: str, number: int) -> Iterator[tuple[str, dict[str, Array]]]:
+    """Yield what Google's graph computes on one probe with one thing changed, and what is changed."""
     config, probe = reference.config, reference.probes[number]
     with _tanh_gelu():
         yield (
@@ -71,6 +72,8 @@ def _variants(reference: OracleReference, head: str, number: int) -> Iterator[tu
             reference.compute(reference.variant(config, cast=reference.cast), head, number, probe),
         )
     for says, other in _configs(config):
+        if other == config:
+            continue
         try:
             oracle = reference.variant(other, cast=reference.cast)
             yield says, reference.compute(oracle, head, number, probe)
@@ -98,12 +101,3 @@ def _tanh_gelu() -> Iterator[None]:
         yield
     finally:
         google.ACTIVATIONS["gelu"] = exact
-
-
-def _as_computed(arrays: dict[str, Array]) -> list[Computed]:
-    states = arrays["hidden_states"]
-    computed = [
-        Computed(f"layer {layer}" if layer else "embeddings", layer + 1, state) for layer, state in enumerate(states)
-    ]
-    outputs = (name for name in OUTPUTS if name in arrays)
-    return computed + [Computed(name.replace("_", " "), len(states) + 1, arrays[name]) for name in outputs]

@@ -5,7 +5,7 @@ Comparing says how far apart they are and where; the gates say whether that is t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from electra_convert.tensor import Array
 
 HIDDEN_STATES = "hidden_states"
+OUTPUTS = ("last_hidden_state", "logits", "start_logits", "end_logits")
+"""What heads compute, in the order it is compared."""
 SAMPLE = 20_000
 """Elements of one array, at most, that go into a histogram."""
 
@@ -39,23 +41,26 @@ class Difference(NamedTuple):
     worst: Element
 
 
-def read_outputs(folder: Path, probe: int, outputs: Sequence[str]) -> Iterator[Computed]:
-    """Yield the arrays of one probe in the order of the graph, mapped from disk.
+def read_outputs(folder: Path, probe: int) -> list[Computed]:
+    """Return the arrays of one probe in the order of the graph, mapped from disk.
 
     Args:
         folder: Where a model wrote its outputs.
         probe: The number of the probe.
-        outputs: Names of a head's outputs; those that are there are yielded.
     """
     import numpy as np
 
-    hidden = np.load(folder / f"{probe}.{HIDDEN_STATES}.npy", mmap_mode="r")
-    for layer, state in enumerate(hidden):
-        yield Computed(f"layer {layer}" if layer else "embeddings", layer + 1, state)
-    for name in outputs:
-        path = folder / f"{probe}.{name}.npy"
-        if path.exists():
-            yield Computed(name.replace("_", " "), len(hidden) + 1, np.load(path, mmap_mode="r"))
+    places = {name: folder / f"{probe}.{name}.npy" for name in (HIDDEN_STATES, *OUTPUTS)}
+    return as_computed({name: np.load(path, mmap_mode="r") for name, path in places.items() if path.exists()})
+
+
+def as_computed(arrays: Mapping[str, Array]) -> list[Computed]:
+    """Return the outputs of a model on one probe, by name, in the order of the graph."""
+    states = arrays[HIDDEN_STATES]
+    names = ["embeddings", *(f"layer {layer}" for layer in range(1, len(states)))]
+    computed = [Computed(name, depth, state) for depth, (name, state) in enumerate(zip(names, states, strict=True), 1)]
+    outputs = (name for name in OUTPUTS if name in arrays)
+    return computed + [Computed(name.replace("_", " "), len(states) + 1, arrays[name]) for name in outputs]
 
 
 def difference(expected: Array, got: Array) -> Difference:

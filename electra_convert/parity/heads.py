@@ -11,7 +11,7 @@ from itertools import combinations
 from pathlib import Path
 
 from electra_convert.formats import TargetFormat
-from electra_convert.parity.compare import Comparison, Computed, read_outputs
+from electra_convert.parity.compare import Comparison, read_outputs
 from electra_convert.parity.directories import Directory
 from electra_convert.parity.gates import Gates
 from electra_convert.parity.probes import Probe, save_probes
@@ -21,8 +21,6 @@ from electra_convert.parity.worker import Answer, Fault, Job
 from electra_convert.parity.workers import Worker
 from electra_convert.progress import Advance
 
-OUTPUTS = ("last_hidden_state", "logits", "start_logits", "end_logits")
-"""What heads compute, in the order it is compared."""
 AHEAD = 1
 """Heads that are started before one is waited for: no framework is idle, and few outputs lie on disk."""
 
@@ -186,10 +184,5 @@ def _pairs(started: _Started, runs: Mapping[Wanted, Run], gates: Gates) -> Itera
 def _compare(expected: Path, got: Path, probes: Sequence[Probe], precision: Precision, gates: Gates) -> Comparison:
     comparison = Comparison(gates, precision)
     for number, probe in enumerate(probes):
-        arrays = [_arrays(folder, number) for folder in (expected, got)]
-        comparison.add(probe.name, *arrays)
+        comparison.add(probe.name, read_outputs(expected, number), read_outputs(got, number))
     return comparison
-
-
-def _arrays(folder: Path, number: int) -> list[Computed]:
-    return list(read_outputs(folder, number, OUTPUTS))

@@ -79,7 +79,7 @@ class Case:
     directory: Directory
     framework: TargetFormat
     damage: Callable[[Weights], Weights] | None = None
-    config: Mapping[str, Any] | None = None
+    config: dict[str, Any] | None = None
     code: Fault | None = None
     dropped: tuple[str, ...] = ()
 
