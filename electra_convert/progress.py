@@ -13,7 +13,7 @@ Advance = Callable[[int], None]
 class Progress(Protocol):
     """Begins a stretch of work; yields what is to be told of what is dealt with."""
 
-    def __call__(self, name: str, total: int, *, unit: str = "bytes") -> AbstractContextManager[Advance]:
+    def __call__(self, name: str, total: int, /, *, unit: str = "bytes") -> AbstractContextManager[Advance]:
         """Begin one.
 
         Args:
