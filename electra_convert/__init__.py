@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from electra_convert.mapping import Mappings as Mappings
     from electra_convert.mapping import load_mappings as load_mappings
     from electra_convert.options import ConvertOptions as ConvertOptions
+    from electra_convert.parity.report import VerificationReport as VerificationReport
+    from electra_convert.parity.verify import VerifyOptions as VerifyOptions
+    from electra_convert.parity.verify import verify_output as verify_output
     from electra_convert.tokenizer import ElectraTokenizer as ElectraTokenizer
     from electra_convert.tokenizer import ElectraTokenizerFast as ElectraTokenizerFast
 
@@ -64,6 +67,8 @@ _MODULES = {
     "inspection": ("Inspection", "inspect_checkpoint"),
     "mapping": ("Mappings", "load_mappings"),
     "options": ("ConvertOptions",),
+    "parity.report": ("VerificationReport",),
+    "parity.verify": ("VerifyOptions", "verify_output"),
     "tokenizer": ("ElectraTokenizer", "ElectraTokenizerFast"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}

@@ -131,6 +131,17 @@ def replace_document(path: Path, content: bytes) -> None:
             beside.unlink(missing_ok=True)
 
 
+def write_report(path: Path, text: str) -> None:
+    """Write a report, in place of what is there; the directories above it are made.
+
+    Raises:
+        OutputError: It cannot be written; the subclass says if the disk is full.
+    """
+    with _told(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    replace_document(path, text.encode())
+
+
 def _make_parents(target: Path) -> list[Path]:
     """Create the directories above `target`; return those that were not there, deepest first."""
     missing = [parent for parent in target.parents if not parent.exists()]

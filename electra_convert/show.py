@@ -60,7 +60,7 @@ def show_progress() -> Iterator[Progress]:
 
 def show_conversion(report: ConversionReport, *, dry_run: bool) -> None:
     """Print what a conversion did, or would do."""
-    console = _console()
+    console = stdout_console()
     console.print(Text.assemble((report.source, "bold"), f": {report.topology}"))
     for part in report.parts:
         _show_config(console, part.part, part.config, part.assumed)
@@ -80,7 +80,7 @@ def show_conversion(report: ConversionReport, *, dry_run: bool) -> None:
 
 def show_inspection(inspection: Inspection) -> None:
     """Print what a checkpoint holds."""
-    console = _console()
+    console = stdout_console()
     console.print(Text.assemble((inspection.source, "bold"), f": {inspection.topology}"))
     console.print(
         f"{len(inspection.tensors)} tensors, {in_bytes(inspection.nbytes)}; index sha256 {inspection.identity[:16]}"
@@ -106,8 +106,8 @@ def _tensor_lines(inspection: Inspection) -> Iterator[str]:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
-def _console() -> Console:
-    """Return a console that takes no text for markup: names and paths may hold brackets and colons."""
+def stdout_console() -> Console:
+    """Return a console on stdout that takes no text for markup: names and paths may hold brackets and colons."""
     console = Console(highlight=False, markup=False, emoji=False)
     return console if console.is_terminal else Console(highlight=False, markup=False, emoji=False, width=160)
 

@@ -187,7 +187,7 @@ def _show_look(console: Console, look: Look) -> None:
     for token in look.tokens:
         score = token.score or 0.0
         mark = "*" if token.replaced else ""
-        scored.append(f"{token.token}{mark} {score:.2f}  ", "bold red" if score > 0.5 else "")  # noqa: PLR2004
+        scored.append(f"{token.token}{mark} {score:.2f}  ", "bold red" if score > 0.5 else "")
     console.print(scored)
     if any(token.replaced for token in look.tokens):
         console.print(Text("  (* was put there in place of another)", "dim"))
