@@ -7,7 +7,7 @@ TRANSFORMERS5 := .venv/transformers5/bin/python
 PYTEST := -m pytest --quiet --no-skips
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types test-core test-pytorch test-tensorflow test-flax test-transformers5 environments bench lock clean
+.PHONY: help demo test lint types test-core test-pytorch test-tensorflow test-flax test-verify test-transformers5 environments self-test calibrate bench lock clean
 
 help: ## Print these targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,7 +22,7 @@ demo: .venv/core.ready ## Convert a genuine checkpoint and show what comes out
 	@echo '$$ ls demo/discriminator/pretraining'
 	@ls -sh demo/discriminator/pretraining
 
-test: lint types test-core test-pytorch test-tensorflow test-flax test-transformers5 ## Lint, check types and run every test
+test: lint types test-core test-pytorch test-tensorflow test-flax test-verify test-transformers5 ## Lint, check types and run every test
 
 lint: .venv/core.ready
 	$(CORE) -m ruff check
@@ -35,16 +35,28 @@ test-core: .venv/core.ready ## Run the tests that need no framework
 	$(CORE) $(PYTEST) tests --ignore tests/frameworks
 
 test-pytorch: .venv/frameworks.ready ## Run the tests with transformers 4, one framework at a time
-	$(FRAMEWORKS) $(PYTEST) tests/frameworks/test_pytorch.py tests/frameworks/test_tokenizer_transformers.py
+	$(FRAMEWORKS) $(PYTEST) tests/frameworks/test_pytorch.py tests/frameworks/test_pytorch_models.py \
+	  tests/frameworks/test_tokenizer_transformers.py
 
 test-tensorflow: .venv/frameworks.ready
-	$(FRAMEWORKS) $(PYTEST) tests/frameworks/test_tensorflow.py tests/frameworks/test_google_tf1_tensorflow.py
+	$(FRAMEWORKS) $(PYTEST) tests/frameworks/test_tensorflow.py tests/frameworks/test_tensorflow_models.py \
+	  tests/frameworks/test_google_tf1_tensorflow.py
 
 test-flax: .venv/frameworks.ready
-	$(FRAMEWORKS) $(PYTEST) tests/frameworks/test_flax.py
+	$(FRAMEWORKS) $(PYTEST) tests/frameworks/test_flax.py tests/frameworks/test_flax_models.py
+
+test-verify: .venv/frameworks.ready ## Run the tests that prove outputs in all frameworks at once
+	$(FRAMEWORKS) $(PYTEST) tests/frameworks/test_verify.py tests/frameworks/test_text_trained.py
 
 test-transformers5: .venv/transformers5.ready ## Run the tests with transformers 5
-	$(TRANSFORMERS5) $(PYTEST) tests/frameworks/test_pytorch.py tests/frameworks/test_tokenizer_transformers.py
+	$(TRANSFORMERS5) $(PYTEST) tests/frameworks/test_pytorch.py tests/frameworks/test_pytorch_models.py \
+	  tests/frameworks/test_tokenizer_transformers.py
+
+self-test: .venv/frameworks.ready ## Damage a tiny model in every way, and see that every fault is caught
+	.venv/frameworks/bin/electra-convert verify --self-test
+
+calibrate: .venv/frameworks.ready ## Measure what the float32 gate is chosen between
+	$(FRAMEWORKS) -m benchmarks.calibrate
 
 bench: .venv/core.ready ## Measure speed and memory beside cp and sync
 	$(CORE) -m benchmarks.speed

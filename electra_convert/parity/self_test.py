@@ -129,7 +129,7 @@ def self_test(
 
     Args:
         frameworks: The frameworks to run; none means all.
-        every: Take one case in so many.
+        every: Take one fault of a single tensor in so many; the faults of a whole model are always taken.
         progress: Shows progress.
 
     Raises:
@@ -174,7 +174,7 @@ class _SelfTest:
         }
         with open_source(directories, self.mappings, **options) as known, running(self.frameworks) as workers:
             assert known is not None  # noqa: S101  # the source is named
-            cases = list(self._cases(directories, known))[:: self.every]
+            cases = [*list(self._tensor_cases(directories))[:: self.every], *self._model_cases(directories, known)]
             subjects = [known.subject(each, each.record) for each in directories if each.record is not None]
             with progress("undamaged", len(subjects) * 2 * len(self.frameworks), unit="models") as advance:
                 runs = run_heads(subjects, workers, (), gates(), self.folder / "undamaged", advance)
@@ -188,19 +188,24 @@ class _SelfTest:
                 found = run_heads(damaged, workers, (), gates(), self.folder / "runs", advance, ahead=len(workers))
                 return undamaged, tuple(_report(case, each) for case, each in zip(cases, found, strict=True))
 
-    def _cases(self, directories: Sequence[Directory], known: KnownSource) -> Iterator[Case]:
-        """Yield every fault; the frameworks take turns, so that all are busy."""
+    def _tensor_cases(self, directories: Sequence[Directory]) -> Iterator[Case]:
+        """Yield every fault of every tensor: all of one native head's model, and what each other head adds to it."""
         for directory in directories:
             assert directory.record is not None  # noqa: S101  # just converted
             native = NATIVE[directory.record.part] == directory.head
-            specs = self._specs(directory.head, own=not native or directory.record.part == "generator")
-            for spec in specs:
+            whole = native and directory.record.part == "discriminator"
+            for spec in self._specs(directory.head, own=not whole):
                 for fault, damage in tensor_faults(spec, drawn=not native):
-                    for framework in self.frameworks:
+                    for framework in self.frameworks:  # they take turns, so that all are busy
                         yield Case(fault, spec.name, directory, framework, damage)
-            if native and directory.record.part == "discriminator":
+
+    def _model_cases(self, directories: Sequence[Directory], known: KnownSource) -> Iterator[Case]:
+        """Yield the faults of a whole model, in the discriminator's native head."""
+        other_projection = self._other_projection(known)
+        for directory in directories:
+            if directory.record and (directory.record.part, directory.head) == ("discriminator", "pretraining"):
                 for framework in self.frameworks:
-                    yield from _model_faults(directory, framework, self._other_projection(known))
+                    yield from _model_faults(directory, framework, other_projection)
 
     def _other_projection(self, known: KnownSource) -> Weights:
         generator = known.checkpoint.understand(["generator"])["generator"]
