@@ -1,7 +1,7 @@
 """What the float32 gate is chosen between: `python -m benchmarks.calibrate` prints it as gates.yaml holds it.
 
-Right models are all heads of all genuine checkpoints, and of one of electra-small's sizes, in every framework.
-Known faults are what one change of Google's graph makes of the native heads of the same checkpoints; a fault counts
+Right models are all heads of all genuine checkpoints and of one of electra-small's sizes, and the native head of the
+base and the large sizes, in every framework. Known faults are what one change of Google's graph makes of the native heads of the same checkpoints; a fault counts
 by the checkpoint on which it shows least. Both are in units of 2**-24 x scale x depth.
 """
 
@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from benchmarks.checkpoints import make_checkpoint
+from benchmarks.checkpoints import SIZES, make_checkpoint
 from electra_convert import ConvertOptions, convert_checkpoint, inspect_checkpoint, load_mappings
 from electra_convert.parity.causes import faulty_graphs
 from electra_convert.parity.compare import Comparison, as_computed
@@ -51,14 +51,16 @@ def main() -> None:
 
 
 def _sources(folder: Path) -> Iterator[tuple[str, Path, ConvertOptions]]:
-    """Yield every part of every genuine checkpoint, as it was trained, and one part of electra-small's sizes."""
+    """Yield every part of every genuine checkpoint, as it was trained, and discriminators of the released sizes."""
     for source in sorted(FIXTURES.glob("elect*")):
         if (source / "expected.json").is_file():
             hparams = folder / f"{source.name}.json"
             hparams.write_text(json.dumps(json.loads((source / "expected.json").read_text())["hparams"]))
             for part in inspect_checkpoint(source).parts:
                 yield f"{source.name}-{part.part}", source, ConvertOptions(part=part.part, config=hparams)
-    yield "small", make_checkpoint(folder / "small", "small"), ConvertOptions(part="discriminator")
+    for size in SIZES:
+        heads = () if size == "small" else ("pretraining",)
+        yield size, make_checkpoint(folder / size, size), ConvertOptions(part="discriminator", heads=heads)
 
 
 def _right(out: Path) -> Iterator[tuple[str, float]]:

@@ -62,8 +62,8 @@ MASKED = 0.15
 """Share of the pieces that are masked or replaced, as in training."""
 LENGTH = 128
 """Pieces in a sequence, `[CLS]` and `[SEP]` among them: what electra-small was trained on."""
-SEQUENCES = 128
-"""The most sequences: 16 000 tokens, 2 400 of them masked."""
+TOKENS = 16384
+"""The most tokens of all sequences together, enough for differences of a hundredth of a nat; 2 400 are masked."""
 FEWEST_SEQUENCES = 8
 """With fewer, a standard error is itself too uncertain."""
 BUDGET = 5e12
@@ -144,7 +144,7 @@ def possible_head_counts(config: ElectraConfig) -> list[int]:
 
 def _affordable(config: ElectraConfig, length: int, candidates: int) -> int:
     """Return how many sequences the budget allows, which is never too few to conclude anything."""
-    return max(FEWEST_SEQUENCES, min(SEQUENCES, int(BUDGET / (candidates * flops(config, length)))))
+    return max(FEWEST_SEQUENCES, min(TOKENS // length, int(BUDGET / (candidates * flops(config, length)))))
 
 
 # Text to sequences
