@@ -445,7 +445,9 @@ class TestHelp:
     def test_every_option_of_the_library_can_be_typed(self, fixtures: Path) -> None:
         """Each field of ConvertOptions has an option, and the same default."""
         names = {parameter.name for parameter in main.commands["convert"].params}
-        assert names - {"source", "out", "dry_run", "as_json", "debug"} == set(ConvertOptions.__struct_fields__)
+        assert names - {"source", "out", "dry_run", "verified", "as_json", "debug"} == set(
+            ConvertOptions.__struct_fields__
+        )
         result = run(fixtures / "electra_tiny_uniform", "--dry-run", "--json")
         defaults = {field: getattr(ConvertOptions(), field) for field in ConvertOptions.__struct_fields__}
         assert json.loads(result.stdout)["options"] == json.loads(json.dumps(defaults))
