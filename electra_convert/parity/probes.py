@@ -21,6 +21,8 @@ LENGTHS = (1, 2, 7, 128)
 """Lengths beside the longest: one token, the shortest pair, an odd few, the length the released small model saw."""
 ROWS = 4
 """Rows of a probe: one unpadded, the others with less and less padding."""
+FEWEST_ROWS = 2
+"""Rows of every probe but the longest, whatever the budget: so that there is padding."""
 BUDGET = 25e9
 """Floating-point operations that one head may cost in one framework at one precision: seconds, not minutes."""
 GOLDEN = 0.6180339887498949
@@ -48,13 +50,14 @@ def make_probes(config: ElectraConfig, *, mask_id: int | None, budget: float = B
     Args:
         config: The model's config.
         mask_id: The id of `[MASK]`, where a vocabulary tells it.
-        budget: Floating-point operations that all probes together may cost; the longest is never left out.
+        budget: Floating-point operations that all probes together should cost; no length is left out.
     """
     longest = config.max_position_embeddings
     lengths = sorted({length for length in LENGTHS if length < longest} | {longest})
-    rows = _rows(config, lengths, budget)
     probes, start = [], 0
     for length in lengths:
+        affordable = int(budget / len(lengths) / flops(config, length))
+        rows = min(ROWS, max(affordable, 1 if length == longest else FEWEST_ROWS))
         ids = _spread_ids(rows * length, config.vocab_size, start).reshape(rows, length)
         start += rows * length
         probes.append(_probe(f"length {length}", ids, config, mask_id))
@@ -68,14 +71,14 @@ def describe(probes: Sequence[Probe], config: ElectraConfig) -> Coverage:
     attended = [(probe, probe.attention_mask.astype(bool)) for probe in probes]
     ids = np.concatenate([probe.input_ids[seen] for probe, seen in attended])
     types = np.concatenate([probe.token_type_ids[seen] for probe, seen in attended])
-    rows = min(len(probe.input_ids) for probe in probes)
+    scaled = [f"{len(probe.input_ids)} of {probe.name}" for probe in probes if len(probe.input_ids) < ROWS]
     return Coverage(
         probes=tuple(ProbeReport(name=probe.name, shape=_shape(probe), says=probe.says) for probe in probes),
         tokens=sum(probe.input_ids.size for probe in probes),
         positions=max(probe.input_ids.shape[1] for probe in probes) / config.max_position_embeddings,
         vocabulary=len(np.unique(ids)) / config.vocab_size,
         token_types=len(np.unique(types)) / config.type_vocab_size,
-        scaled="" if rows == ROWS else f"{rows} of {ROWS} rows a probe, to stay within the budget",
+        scaled=f"{', '.join(scaled)} in place of {ROWS} rows, to stay within the budget" if scaled else "",
     )
 
 
@@ -84,11 +87,6 @@ def flops(config: ElectraConfig, length: int) -> float:
     dense = config.num_hidden_layers * (4 * config.hidden_size**2 + 2 * config.hidden_size * config.intermediate_size)
     attention = config.num_hidden_layers * 2 * config.hidden_size * length
     return 2.0 * length * (dense + attention)
-
-
-def _rows(config: ElectraConfig, lengths: Sequence[int], budget: float) -> int:
-    cost = sum(flops(config, length) for length in lengths)
-    return max(1, min(ROWS, int(budget / cost)))
 
 
 def _spread_ids(count: int, vocab_size: int, start: int) -> Array:
