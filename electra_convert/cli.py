@@ -299,7 +299,7 @@ def _factors(given: tuple[str, ...]) -> dict[str, float]:
 def _self_test(frameworks: tuple[str, ...], *, as_json: bool) -> None:
     """Run the self-test, and leave: 1 if it fails."""
     from electra_convert.parity.self_test import self_test
-    from electra_convert.report.terminal import show_self_test
+    from electra_convert.report.self_test import show_self_test
     from electra_convert.show import print_json, show_progress, stdout_console
 
     with show_progress() as progress:
