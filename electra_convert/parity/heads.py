@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
+from electra_convert.errors import OutputError
 from electra_convert.formats import TargetFormat
 from electra_convert.parity.compare import Comparison, read_outputs
 from electra_convert.parity.directories import Directory
@@ -122,10 +124,10 @@ def _wanted(subject: Subject, frameworks: Sequence[TargetFormat]) -> Iterator[Wa
 def _finish(started: _Started, missing: Sequence[TargetFormat], gates: Gates, advance: Advance) -> Iterator[Found]:
     """Wait for one directory, compare, and clean up."""
     subject = started.subject
-    reference = started.reference.result()
+    reference = _answer(started.reference)
     runs = {}
     for (framework, precision), future in started.runs.items():
-        answer = future.result()
+        answer = _answer(future)
         folder = started.folder / f"{framework}-{precision}"
         error = reference.error and f"there is nothing to compare with: {reference.error}"
         runs[framework, precision] = _run(
@@ -140,6 +142,26 @@ def _finish(started: _Started, missing: Sequence[TargetFormat], gates: Gates, ad
     ]
     yield Found(subject, (*runs.values(), *absent), tuple(_pairs(started, runs, gates)), started.folder)
     shutil.rmtree(started.folder)
+
+
+def _answer(future: Future[Answer]) -> Answer:
+    """Wait for an answer.
+
+    Raises:
+        OutputError: The machine failed, so that nothing can be said of the model.
+    """
+    answer = future.result()
+    if answer.stopped:
+        raise stopped(answer.error)
+    return answer
+
+
+def stopped(error: object) -> OutputError:
+    """Return the error that says that a verification could not go on."""
+    return OutputError(
+        f"the verification could not go on: {error}",
+        hint=f"what models compute needs room in {tempfile.gettempdir()}: free some, or set TMPDIR to a larger disk",
+    )
 
 
 def _run(

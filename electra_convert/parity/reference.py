@@ -103,6 +103,8 @@ class OracleReference:
                 write_outputs(out, number, self.compute(self.oracle, head, number, probe))
         except ElectraConvertError as error:
             return Answer(error=str(error))
+        except OSError as error:
+            return Answer(error=str(error), stopped=True)
         return Answer()
 
     def compute(self, oracle: Oracle, head: str, number: int, probe: Probe) -> dict[str, Array]:

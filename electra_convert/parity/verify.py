@@ -22,11 +22,12 @@ from electra_convert.errors import OptionError
 from electra_convert.formats import TARGETS, TargetFormat
 from electra_convert.mapping import Mappings, load_mappings
 from electra_convert.models.files import read_config
+from electra_convert.output import require_space
 from electra_convert.parity.causes import likely_causes
 from electra_convert.parity.checks import check_formats, check_readable_config, check_tokenizer
 from electra_convert.parity.directories import Directory, find_directories, mask_id
 from electra_convert.parity.gates import Gates, gates
-from electra_convert.parity.heads import Found, Subject, run_heads
+from electra_convert.parity.heads import Found, Subject, run_heads, stopped
 from electra_convert.parity.known import KnownPart, KnownSource, open_source
 from electra_convert.parity.probes import BUDGET, describe, make_probes
 from electra_convert.parity.reference import FrameworkReference
@@ -39,7 +40,7 @@ from electra_convert.parity.report import (
     VerificationReport,
 )
 from electra_convert.parity.verdict import head_verdict, is_refuted, verdict, versions
-from electra_convert.parity.verification import write_verification
+from electra_convert.parity.verification import VERIFICATION_FILE, write_verification
 from electra_convert.parity.worker import Answer
 from electra_convert.parity.workers import EXTRAS, Worker, installed, running
 from electra_convert.progress import Progress, no_progress
@@ -47,6 +48,8 @@ from electra_convert.tokenizer import VOCABULARY_FILE, read_vocabulary
 
 ORDER: tuple[Status, ...] = ("failed", "incomplete", "unverified", "audited", "proven")
 """From the worst verdict to the best; an output is as good as its worst head."""
+LARGEST_VERIFICATION = 1_000_000
+"""Bytes that a `verification.json` takes at most."""
 
 
 class VerifyOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,10 +124,22 @@ def verify_output(
     Raises:
         ElectraConvertError: It cannot be verified at all; a verification that fails is not an error, but a report.
     """
+    try:
+        report = _report(Path(output), options, progress)
+    except OSError as error:
+        raise stopped(error) from error
+    for head in report.heads:
+        write_verification(head, report, head_verdict(head, report))
+    return report
+
+
+def _report(output: Path, options: VerifyOptions, progress: Progress) -> VerificationReport:
     began = time.monotonic()
     mappings = load_mappings(options.mappings)
-    directories = find_directories(Path(output), mappings.inventory)
+    directories = find_directories(output, mappings.inventory)
     wanted = _frameworks(directories, options)
+    for directory in directories:  # before the work, not after it
+        require_space(directory.path / VERIFICATION_FILE, LARGEST_VERIFICATION)
     with (
         open_source(
             directories,
@@ -138,11 +153,8 @@ def verify_output(
         tempfile.TemporaryDirectory(prefix="electra-convert-") as scratch,
         running([name for name in wanted if installed(name)]) as workers,
     ):
-        run = _Verification(Path(output), options, mappings, directories, known, workers, wanted, Path(scratch))
-        report = run.report(progress, began)
-    for head in report.heads:
-        write_verification(head, report, head_verdict(head, report))
-    return report
+        run = _Verification(output, options, mappings, directories, known, workers, wanted, Path(scratch))
+        return run.report(progress, began)
 
 
 def _frameworks(directories: Sequence[Directory], options: VerifyOptions) -> tuple[TargetFormat, ...]:

@@ -55,9 +55,11 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
     Args:
         error: What went wrong; empty if nothing did.
+        stopped: It was the machine that failed, not the model: a full disk, say.
     """
 
     error: str = ""
+    stopped: bool = False
 
 
 def read_probes(path: Path) -> list[dict[str, Array]]:
@@ -187,6 +189,8 @@ def _answer(runner: Callable[[Job], None], line: bytes) -> Answer:
         runner(msgspec.json.decode(line, type=Job, dec_hook=lambda kind, value: kind(value)))
     except ElectraConvertError as error:
         return Answer(error=str(error))
+    except OSError as error:
+        return Answer(error=str(error), stopped=True)
     except Exception:  # noqa: BLE001  # whatever a framework raises is an answer
         return Answer(error=traceback.format_exc())
     return Answer()
