@@ -78,6 +78,7 @@ def train(head: Head) -> Any:
     ids = np.array(tokenizer.encode(TEXT, add_special_tokens=False, split_special_tokens=True))
     random = np.random.RandomState(0)
     torch.manual_seed(0)
+    torch.set_num_threads(1)  # matrices this small gain little from a second, and lose much where it is busy
     model = models.MODELS[head](CONFIG).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.98))
     steps = STEPS[head]
@@ -201,11 +202,3 @@ def test_the_casing_a_model_was_trained_with_is_never_refuted(
     )
     assert right.finding in ("confirmed", "undecided"), right.says
     assert wrong.finding in ("refuted", "undecided"), wrong.says
-
-
-@pytest.mark.parametrize("head", STEPS)
-def test_text_without_context_decides_nothing(head: Head, checkpoint: Callable[[Head], Mapping[str, Tensor]]) -> None:
-    """The same pieces in random order show no head count, though some may fit chance better than others."""
-    words = np.random.RandomState(0).permutation(TEXT.split())
-    ranking = ranked(checkpoint(head), head, HEADS, text=" ".join(words))
-    assert ranking.finding == "undecided", ranking.says
