@@ -1,1 +1,1 @@
-"""How a verification is shown: on a terminal, as HTML to look at, as JUnit for CI systems."""
+"""How a verification is shown: a page (`html`), a table (`terminal`), and what build servers read (`junit`)."""

@@ -1,231 +1,239 @@
-"""A verification on a terminal: a table to glance at, what failed in full, and the verdict last."""
+"""A verification on the terminal: a table, what failed in full, and the verdict as the last thing one reads."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-if TYPE_CHECKING:
-    from electra_convert.formats import TargetFormat
-    from electra_convert.parity.report import (
-        Check,
-        Coverage,
-        Divergence,
-        Element,
-        GateReport,
-        HeadReport,
-        Look,
-        PartReport,
-        Ranking,
-        Run,
-        Status,
-        VerificationReport,
-    )
-    from electra_convert.parity.self_test import CaseReport, SelfTestReport
+from electra_convert.formats import TARGETS, TargetFormat
+from electra_convert.parity.report import (
+    PRECISIONS,
+    Check,
+    HeadReport,
+    Look,
+    PartReport,
+    Ranking,
+    Run,
+    Status,
+    VerificationReport,
+)
+from electra_convert.report.words import (
+    FRAMEWORK_NAMES,
+    Finding,
+    figure,
+    gate_rule,
+    head_findings,
+    head_name,
+    needed,
+    plural,
+    share,
+)
 
 STYLES: dict[Status, str] = {
     "proven": "bold green",
-    "audited": "bold yellow",
-    "unverified": "bold yellow",
-    "incomplete": "bold yellow",
     "failed": "bold red",
+    "incomplete": "bold yellow",
+    "unverified": "bold yellow",
+    "audited": "bold cyan",
 }
-PASSED, FAILED, MISSING = "\N{CHECK MARK}", "\N{BALLOT X}", "\N{EM DASH}"
-MOST_FAULTS = 5
-"""Faults of one check that are printed; the others are counted."""
+WIDE = 116
+"""Columns from which there is room for two digits and the share of the gate."""
 
 
 def show_verification(report: VerificationReport, console: Console) -> None:
-    """Print what a verification found."""
-    if report.source:
-        console.print(Text.assemble((report.source, "bold"), f": {report.topology}"))
-    console.print(_matrix(report))
-    for head in report.heads:
-        _show_failures(console, head)
+    """Print what a verification found.
+
+    Args:
+        report: What was found.
+        console: Where to print; one that takes no text for markup.
+    """
+    _show_subject(report, console)
+    console.print()
+    console.print(_table(report, console))
+    _show_findings(report, console)
     console.print()
     for part in report.parts:
-        _show_part(console, part, several=len(report.parts) > 1)
-    for gate in report.gates:
-        _show_gate(console, gate, report.heads)
+        _show_coverage(part, report, console)
+    _show_gates(report, console)
+    for part in report.parts:
+        for ranking in part.rankings:
+            _show_ranking(ranking, console)
+        if part.look:
+            _show_look(part.look, console)
     for note in report.notes:
         console.print(Text.assemble(("note: ", "yellow"), note))
     console.print()
-    console.print(Text(report.verdict, STYLES[report.status]))
+    _show_verdict(report, console)
 
 
-def _matrix(report: VerificationReport) -> Table:
-    """Return a row for each head: what its files hold, and how far each framework is from the oracle."""
-    shown = (*report.frameworks, *report.missing)
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column("head", overflow="fold")
-    table.add_column("files")
-    for framework in shown:
-        table.add_column(f"{framework}\nfloat64  float32", justify="left", no_wrap=True)
-    several = len({head.part for head in report.heads}) > 1
-    for head in report.heads:
-        name = f"{head.part}/{head.head}" if several else head.head
-        cells = [_cell([run for run in head.runs if run.framework == framework]) for framework in shown]
-        table.add_row(Text(name, "bold" if head.status == "failed" else ""), _files(head.checks), *cells)
+def _marks(console: Console) -> tuple[str, str, str]:
+    """Return the marks of what passed, what failed, and what was not run, as the terminal can show them."""
+    return ("✓", "✗", "·") if console.encoding.lower().startswith("utf") else ("+", "X", "-")
+
+
+def _show_subject(report: VerificationReport, console: Console) -> None:
+    about = f": {report.topology}" if report.topology else ""
+    source = f", against {report.source} (sha256 {report.identity[:16]})" if report.identity else ""
+    console.print(Text.assemble((str(report.output), "bold"), source, about), soft_wrap=not console.is_terminal)
+
+
+def _table(report: VerificationReport, console: Console) -> Table:
+    wide = console.width >= WIDE
+    ran = [target for target in TARGETS if target in {*report.frameworks, *report.missing}]
+    table = Table(box=None, padding=(0, 2, 0, 0), show_edge=False)
+    table.add_column("head", no_wrap=True)
+    table.add_column("round trip" if report.identity else "files", justify="center")
+    for target in ran:
+        heading = "  float64  float32  gate" if wide else "    f64   f32"
+        table.add_column(Text.assemble((FRAMEWORK_NAMES[target], "bold"), "\n", (heading, "dim")), no_wrap=True)
+    table.columns[1].min_width = 10 if wide else 5
+    table.columns[1].max_width = 10 if wide else 5
+    parts = list(dict.fromkeys(head.part for head in report.heads))
+    for part in parts:
+        if len(parts) > 1:
+            table.add_row(Text(part or "unknown part", style="bold"), *[""] * (1 + len(ran)))
+        for head in (head for head in report.heads if head.part == part):
+            cells = [_cell(head, target, console, wide=wide) for target in ran]
+            name = ("  " if len(parts) > 1 and wide else "") + head.head
+            table.add_row(Text(name, style=_head_style(head)), _files(head.checks, console), *cells)
     return table
 
 
-def _files(checks: Sequence[Check]) -> Text:
-    bad = [check for check in checks if not check.passed]
-    return Text(f"{FAILED} {len(bad)} of {len(checks)}", "red") if bad else Text(f"{PASSED} {len(checks)}", "green")
+def _head_style(head: HeadReport) -> str:
+    return "bold red" if head.status == "failed" else ""
 
 
-def _cell(runs: Sequence[Run]) -> Text:
-    """Return both precisions of one framework on one head."""
-    if not runs:
-        return Text(MISSING, "dim")
-    return Text("  ").join(_figure(run) for run in sorted(runs, key=lambda run: run.precision, reverse=True))
+def _files(checks: Sequence[Check], console: Console) -> Text:
+    """Return the mark of a directory's files: the weights, the config and the tokenizer."""
+    passed, failed, absent = _marks(console)
+    if not checks:
+        return Text(absent, style="dim")
+    return Text(passed, style="green") if all(check.passed for check in checks) else Text(failed, style="bold red")
 
 
-def _figure(run: Run) -> Text:
-    if run.outcome == "missing":
-        return Text("missing", "yellow")
-    if not run.arrays:
-        return Text(f"{FAILED} error ", "red")
+def _cell(head: HeadReport, target: TargetFormat, console: Console, *, wide: bool) -> Text:
+    passed, failed, absent = _marks(console)
+    runs = {run.precision: run for run in head.runs if run.framework == target}
+    if not runs or all(run.outcome == "missing" for run in runs.values()):
+        return Text(f"{absent} not installed" if runs else absent, style="yellow" if runs else "dim")
+    good = all(run.outcome == "passed" for run in runs.values())
+    cell = Text(f"{passed if good else failed} ", style="green" if good else "bold red")
+    for number, precision in enumerate(PRECISIONS):
+        cell.append(" " * (2 if wide else 1) if number else "")
+        cell.append(*_difference(runs.get(precision), absent, width=7 if wide else 5))
+    if wide:
+        shares = [run.needed for run in runs.values() if run.arrays]
+        cell.append(f"  {share(max(shares)).rjust(4) if shares else ''}", style="dim" if good else "red")
+    return cell
+
+
+def _difference(run: Run | None, absent: str, *, width: int) -> tuple[str, str]:
+    """Return the worst difference of a run, and its style."""
+    if run is None or not run.arrays:
+        says, style = (absent, "dim") if run is None else ("none", "bold red")
+        return says.rjust(width), style
     worst = max(run.arrays, key=lambda each: each.share)
-    passed = run.outcome == "passed"
-    return Text(f"{PASSED if passed else FAILED} {worst.difference:.0e}", "green" if passed else "red")
+    says = figure(worst.difference, digits=2 if width > 5 else 1)
+    return says.rjust(width), "not bold default" if run.outcome == "passed" else "bold red"
 
 
-def _show_failures(console: Console, head: HeadReport) -> None:
-    """Print what failed in one directory, all of it."""
-    lines = [*_failures(head)]
-    if lines:
-        console.print(Text.assemble("\n", (f"{head.head}", "bold red"), f" in {head.directory}"))
-    for line in lines:
-        console.print(Text(f"  {line}"), soft_wrap=True)
-    for cause in head.causes if lines else ():
-        console.print(Text.assemble(("  likely cause: ", "yellow"), cause), soft_wrap=True)
+def _show_findings(report: VerificationReport, console: Console) -> None:
+    for head in report.heads:
+        name = head_name(head, report)
+        findings = list(head_findings(head, name))
+        if not findings:
+            continue
+        console.print()
+        console.print(Text.assemble((name, "bold red"), f" {_failed(findings)}"))
+        for finding in findings:
+            _show_finding(finding, console)
+        for cause in head.causes:
+            console.print(Padding(Text.assemble(("likely cause: ", "yellow"), cause), (0, 0, 0, 2)))
 
 
-def _failures(head: HeadReport) -> Iterator[str]:
-    for check in head.checks:
-        if not check.passed:
-            where = f" ({check.framework})" if check.framework else ""
-            yield f"{check.name}{where}: {check.says}"
-            yield from (f"  {fault}" for fault in check.faults[:MOST_FAULTS])
-            if len(check.faults) > MOST_FAULTS:
-                yield f"  and {len(check.faults) - MOST_FAULTS} more"
-    for run in head.runs:
-        if run.outcome == "failed":
-            yield f"{run.framework} {run.precision}: {_divergence(run.divergence) if run.divergence else run.message}"
-    for pair in head.pairs:
-        if not pair.passed:
-            yield (
-                f"{pair.first} and {pair.second} {pair.precision}: apart by {pair.difference:.3g} in {pair.array}; "
-                f"{pair.limit:.3g} is allowed"
-            )
+def _failed(findings: Sequence[Finding]) -> str:
+    return f"fails {plural(len(findings), 'check')}:"
 
 
-def _divergence(found: Divergence) -> str:
-    return (
-        f"first diverges at {found.array}, on {found.probe}: off by {found.difference:.3g} where {found.limit:.3g} is "
-        f"allowed; {_element(found.worst)}"
+def _show_finding(finding: Finding, console: Console) -> None:
+    _, failed, _ = _marks(console)
+    console.print(Padding(Text.assemble((f"{failed} ", "bold red"), (finding.what, "bold")), (0, 0, 0, 2)))
+    for line in finding.says:
+        console.print(Padding(Text(line), (0, 0, 0, 4)))
+
+
+def _show_coverage(part: PartReport, report: VerificationReport, console: Console) -> None:
+    coverage = part.coverage
+    name = f"{part.part} " if part.part and len(report.parts) > 1 else ""
+    reach = ", ".join(
+        f"{_percent(reached)} of {what}"
+        for what, reached in (
+            ("positions", coverage.positions),
+            ("token types", coverage.token_types),
+            ("the vocabulary", coverage.vocabulary),
+        )
     )
+    what = f"{plural(len(coverage.probes), 'probe')}, {plural(coverage.tokens, 'token')}: {reach}"
+    console.print(Text.assemble((f"{name}probes  ", "dim"), what, f"; {coverage.scaled}" if coverage.scaled else ""))
+    for head, drift in part.drift.items():
+        console.print(Text.assemble(("drift  ", "dim"), f"{head} {figure(drift)} from the uncast source, not gated"))
 
 
-def _element(element: Element) -> str:
-    return f"element {list(element.index)} is {element.got:.9g}, expected {element.expected:.9g}"
+def _percent(reached: float) -> str:
+    return f"{100 * reached:.0f}%" if reached >= 0.01 or not reached else f"{100 * reached:.2g}%"
 
 
-def _show_part(console: Console, part: PartReport, *, several: bool) -> None:
-    about = f"{part.part}: " if several and part.part else ""
-    console.print(Text(f"{about}{_covered(part.coverage)}"))
-    for ranking in part.rankings:
-        _show_ranking(console, ranking)
-    if part.look:
-        _show_look(console, part.look)
-    if part.drift:
-        drift = max(part.drift.values())
-        console.print(Text(f"{about}the lower dtype moves outputs by up to {drift:.3g} (shown, not gated)"))
+def _show_gates(report: VerificationReport, console: Console) -> None:
+    for gate in report.gates:
+        enough = needed(report, gate)
+        would = "nothing was compared" if enough is None else f"{figure(enough)} x of it would have passed"
+        style = "yellow" if gate.loosened != 1 else ""
+        console.print(Text.assemble((f"gate {gate.precision}  ", "dim"), (gate_rule(gate), style), f"; {would}"))
 
 
-def _covered(coverage: Coverage) -> str:
-    lengths = ", ".join(str(probe.shape[1]) for probe in coverage.probes)
-    said = (
-        f"probes of length {lengths}: {coverage.tokens:,} tokens, {coverage.positions:.0%} of positions, "
-        f"{coverage.vocabulary:.1%} of the vocabulary, {coverage.token_types:.0%} of token types"
-    )
-    return f"{said} ({coverage.scaled})" if coverage.scaled else said
-
-
-def _show_gate(console: Console, gate: GateReport, heads: Sequence[HeadReport]) -> None:
-    needed = [run.needed for head in heads for run in head.runs if run.arrays and run.precision == gate.precision]
-    share = f"; {max(needed):.2g} of it would have passed" if needed else ""
-    console.print(Text(f"gate of {gate.precision}: {gate.rule}{share}"))
-    if gate.loosened != 1:
-        console.print(Text(f"  LOOSENED {gate.loosened:g} times on request: this counts as unverified", "bold yellow"))
-
-
-def _show_ranking(console: Console, ranking: Ranking) -> None:
-    style = {"confirmed": "green", "refuted": "red", "undecided": "yellow"}[ranking.finding]
-    console.print(
-        Text.assemble(f"{ranking.field} = {ranking.assumed}: ", (ranking.finding, style), f" by text: {ranking.says}")
-    )
-    losses = ", ".join(f"{each.value}: {each.loss:.4f}" for each in ranking.candidates)
-    console.print(Text(f"  loss on {ranking.tokens:,} tokens, by {ranking.field}: {losses}", "dim"))
-
-
-def _show_look(console: Console, look: Look) -> None:
-    """Print a sentence as the model sees it."""
-    console.print(Text.assemble("a look (shown, not gated): ", (look.sentence, "italic")))
-    if look.head == "masked_lm":
-        for token in look.tokens:
-            if token.guesses:
-                guesses = ", ".join(f"{piece} {share:.1%}" for piece, share in token.guesses)
-                console.print(Text(f"  at [MASK] it expects: {guesses}"))
-        return
-    scored = Text("  how likely each token was replaced: ")
-    for token in look.tokens:
-        score = token.score or 0.0
-        mark = "*" if token.replaced else ""
-        scored.append(f"{token.token}{mark} {score:.2f}  ", "bold red" if score > 0.5 else "")
-    console.print(scored)
-    if any(token.replaced for token in look.tokens):
-        console.print(Text("  (* was put there in place of another)", "dim"))
-
-
-def show_self_test(report: SelfTestReport, console: Console) -> None:
-    """Print what caught each kind of fault."""
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    columns = ("round trip", "config", "loading", "float64", "float32")
-    table.add_column("fault")
-    for heading in ("cases", "caught", *columns):
-        table.add_column(heading, justify="right")
-    for fault in dict.fromkeys(case.fault for case in report.cases):
-        cases = [case for case in report.cases if case.fault == fault]
-        caught = sum(bool(case.caught_by) for case in cases)
-        counts = [sum(column in case.caught_by for case in cases) for column in columns]
-        style = "" if caught == len(cases) else "bold red"
-        table.add_row(fault, str(len(cases)), str(caught), *(str(count or "") for count in counts), style=style)
-    console.print(table)
+def _show_ranking(ranking: Ranking, console: Console) -> None:
+    style = {"confirmed": "green", "refuted": "bold red", "undecided": "yellow"}[ranking.finding]
     console.print()
-    for line in _unseen(report.cases):
-        console.print(Text(line))
-    for trouble in report.undamaged:
-        console.print(Text(f"the undamaged model fails: {trouble}", "red"))
-    missed = [case for case in report.cases if not case.caught_by]
-    for case in missed:
-        console.print(Text(f"not caught: {case.fault} of {case.where} ({case.head}, {case.framework})", "red"))
-    said = f"{len(report.cases) - len(missed)} of {len(report.cases)} faults caught in {_listed(report.frameworks)}"
-    console.print(Text(f"{said}, in {report.seconds:.0f} s", "bold green" if report.passed else "bold red"))
+    console.print(Text.assemble((f"{ranking.field} {ranking.finding}", style), f": {ranking.says}"))
+    table = Table(box=None, padding=(0, 2, 0, 2), show_edge=False)
+    table.add_column("value")
+    for heading in ("loss", "standard errors from the best"):
+        table.add_column(heading, justify="right")
+    table.add_column("")
+    for each in ranking.candidates:
+        mark = "assumed" if each.value == ranking.assumed else ""
+        table.add_row(str(each.value), f"{each.loss:.4f}", f"{each.margin:.1f}" if each.margin else "", mark)
+    console.print(table)
 
 
-def _unseen(cases: Sequence[CaseReport]) -> Iterator[str]:
-    """Yield what no run of a model could see."""
-    blind = [case for case in cases if case.caught_by and not {"float64", "float32", "loading"} & set(case.caught_by)]
-    places = sorted({case.where for case in blind})
-    if places:
-        yield f"no output shows a fault in {', '.join(places)}: the files alone do"
+def _show_look(look: Look, console: Console) -> None:
+    """Print a sentence as a native head sees it: each token with its score, or the guesses for `[MASK]`."""
+    console.print()
+    what = "how likely each token was put there" if look.head == "pretraining" else "the likeliest for [MASK]"
+    console.print(Text.assemble(("a look, not gated: ", "dim"), what))
+    line = Text("  ")
+    for token in look.tokens:
+        style = "" if token.score is None else "red" if token.score >= 0.5 else "green"
+        line.append(f"{token.token}", style=f"{style} underline" if token.replaced else style)
+        line.append(f" {100 * token.score:.0f}%  " if token.score is not None else " ", style="dim")
+    console.print(line)
+    for token in look.tokens:
+        guesses = ", ".join(f"{guess} {100 * probability:.0f}%" for guess, probability in token.guesses)
+        if guesses:
+            console.print(Text.assemble((f"  {token.token}: ", "dim"), guesses))
+    if any(token.replaced for token in look.tokens):
+        replaced = ", ".join(token.token for token in look.tokens if token.replaced)
+        console.print(Text(f"  replaced: {replaced}", style="dim"))
 
 
-def _listed(frameworks: Sequence[TargetFormat]) -> str:
-    return " and ".join(frameworks)
+def _show_verdict(report: VerificationReport, console: Console) -> None:
+    passed, failed, absent = _marks(console)
+    mark = {"proven": passed, "failed": failed}.get(report.status, absent)
+    told, colon, rest = report.verdict.partition(report.status)
+    says = (rest, "") if not told and colon else (f": {report.verdict}", "")
+    style = STYLES[report.status]
+    console.print(Text.assemble((f"{mark} ", style), (report.status, style), says))
