@@ -149,14 +149,12 @@ def layer_chart(
         spell: How a value is spelt.
     """
     width, height, left, right, top, bottom = 520.0, 264.0, 52.0, 436.0, 14.0, 226.0
-    values = [
-        value for series in (*(curve.values for curve in curves), limits) for value in series if value is not None
-    ]
-    axis = decades(values, top=top, bottom=bottom)
+    series = [*(curve.values for curve in curves), limits]
+    axis = decades([value for values in series for value in values if value is not None], top=top, bottom=bottom)
     places = [
         round(left + 12 + (right - left - 24) * index / max(len(arrays) - 1, 1), 1) for index in range(len(arrays))
     ]
-    *ends, gate_y = spread([axis.y(_last(series)) for series in series_of], LABEL_GAP, lowest=bottom)
+    *ends, gate_y = spread([axis.y(_last(values)) for values in series], LABEL_GAP, lowest=bottom)
     lines = tuple(
         Line(curve.key, curve.label, _path(places, curve.values, axis), _marks(curve, arrays, places, axis, spell), end)
         for curve, end in zip(curves, ends, strict=True)
@@ -243,7 +241,7 @@ def histogram_chart(counts: Sequence[int], edges: Sequence[int], gate: float | N
     Args:
         counts: How many are in each bin.
         edges: The powers of ten that bound the bins, one more than bins; what is equal is in the first bin.
-        gate: The tightest limit that was applied.
+        gate: The widest limit that was applied: what is beyond it has failed.
     """
     width, height, left, right, top, bottom = 300.0, 132.0, 34.0, 292.0, 8.0, 104.0
     step = (right - left) / len(counts)

@@ -368,7 +368,7 @@ def _histograms(report: VerificationReport) -> list[HistogramPanel]:
             runs = [run for run in runs if (run.framework, run.precision) == (framework, precision)]
             if runs:
                 counts = [sum(column) for column in zip(*(run.histogram for run in runs), strict=True)]
-                gate = min((array.limit for run in runs for array in run.arrays), default=None)
+                gate = max((array.limit for run in runs for array in run.arrays), default=None)
                 chart = histogram_chart(counts, HISTOGRAM_EDGES, gate)
                 panels.append(HistogramPanel(framework, precision, chart, sum(counts)))
     return panels

@@ -83,7 +83,7 @@ def make_run(framework: TargetFormat, precision: Precision, *, wrong_from: int |
         arrays.append(array(name, precision, depth, 4.1e-4 * depth if wrong else rounding))
     first = next((each for each in arrays if not each.passed), None)
     middle = 16 if wrong_from else round(math.log10(UNIT[precision])) + 20
-    histogram = [round(90_000 * math.exp(-((place - middle) ** 2) / 3)) for place in range(len(HISTOGRAM_EDGES) - 1)]
+    histogram = [round(90_000 * math.exp(-((place - middle) ** 2))) for place in range(len(HISTOGRAM_EDGES) - 1)]
     histogram[0] += 12_000
     outcome: Outcome = "failed" if first else "passed"
     divergence = (
