@@ -1,8 +1,9 @@
 """What the float32 gate is chosen between: `python -m benchmarks.calibrate` prints it as gates.yaml holds it.
 
 Right models are all heads of all genuine checkpoints and of one of electra-small's sizes, and the native head of the
-base and the large sizes, in every framework. Known faults are what one change of Google's graph makes of the native heads of the same checkpoints; a fault counts
-by the checkpoint on which it shows least. Both are in units of 2**-24 x scale x depth.
+base and the large sizes, in every framework. Known faults are what one change of Google's graph makes of the native
+heads of the genuine checkpoints; a fault counts by the checkpoint on which it shows least. Both are in units of
+2**-24 x scale x depth.
 """
 
 from __future__ import annotations

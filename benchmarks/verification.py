@@ -1,7 +1,7 @@
 """How long a whole verification takes: `python -m benchmarks.verification [--size small] [--heads all]`.
 
-A checkpoint of a released model's sizes is converted, the discriminator with all its heads in three formats, and then verified
-by the command people use.
+A checkpoint of a released model's sizes is converted, the discriminator with all its heads in three formats, and then
+verified by the command people use.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ from electra_convert.parity.report import (
     VerificationReport,
 )
 from electra_convert.parity.verdict import head_verdict, is_refuted, verdict, versions
-from electra_convert.parity.verification import VERIFICATION_FILE, write_verification
+from electra_convert.parity.verification import write_verification
 from electra_convert.parity.worker import Answer
 from electra_convert.parity.workers import EXTRAS, Worker, installed, running
 from electra_convert.progress import Progress, no_progress
@@ -139,7 +139,7 @@ def _report(output: Path, options: VerifyOptions, progress: Progress) -> Verific
     directories = find_directories(output, mappings.inventory)
     wanted = _frameworks(directories, options)
     for directory in directories:  # before the work, not after it
-        require_space(directory.path / VERIFICATION_FILE, LARGEST_VERIFICATION)
+        require_space(directory.path, LARGEST_VERIFICATION)
     with (
         open_source(
             directories,

@@ -87,7 +87,7 @@ class Worker:
 @contextmanager
 def running(frameworks: Sequence[TargetFormat]) -> Iterator[Mapping[TargetFormat, Worker]]:
     """Yield a worker for each framework; all are ended when the block is."""
-    threads = max(1, (os.cpu_count() or 1) // max(1, len(frameworks)))
+    threads = os.cpu_count() or 1
     workers: dict[TargetFormat, Worker] = {}
     try:
         for framework in frameworks:

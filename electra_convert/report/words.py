@@ -123,7 +123,7 @@ def run_lines(run: Run) -> Iterator[str]:
         yield f"difference {figure(found.difference)}, {share_beyond(found)}; the gate allows {figure(found.limit)}"
         yield f"element {place(found.worst)}: expected {exact(found.worst.expected)}, got {exact(found.worst.got)}"
     if run.outcome == "failed" and run.arrays:
-        yield f"worst of all: {worst_of(run)}; the gate would have had to be {run.needed:.3g} times as wide"
+        yield f"worst of all: {worst_of(run)}; a gate {run.needed:.3g} times as wide would have passed"
 
 
 def share_beyond(found: Divergence) -> str:

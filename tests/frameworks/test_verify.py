@@ -319,7 +319,7 @@ class TestCommand:
         """A table on stdout, JUnit and HTML in files."""
         result = run("verify", out, "--junit", tmp_path / "a/junit.xml", "--html", tmp_path / "a/report.html")
         assert result.exit_code == 0, result.output
-        assert result.stdout.splitlines()[-1] == "proven, given assumed: layer_norm_eps = 1e-12, lowercase = true"
+        assert result.stdout.splitlines()[-1] == "✓ proven, given assumed: layer_norm_eps = 1e-12, lowercase = true"
         cases = ET.parse(tmp_path / "a/junit.xml").getroot().findall(".//testcase")  # noqa: S314  # our own
         assert len(cases) >= 12
         assert "proven" in (tmp_path / "a/report.html").read_text()
@@ -336,15 +336,15 @@ class TestCommand:
         change(out / "pretraining", "pytorch", name, lambda array: array.T.copy())
         result = run("verify", out, "--frameworks", "pytorch")
         assert result.exit_code == 1
-        assert "pytorch float64: first diverges at layer 3, on length " in result.stdout
-        assert "expected " in result.stdout
+        assert "PyTorch float64\n    layer 3 is the first to diverge, on the probe length " in result.stdout
+        assert ": expected " in result.stdout
         assert "likely cause: the pytorch weights: layer.2.attention.query.kernel is transposed" in result.stdout
-        assert result.stdout.splitlines()[-1].startswith("failed: 1 of 1 heads not proven")
+        assert result.stdout.splitlines()[-1].startswith("✗ failed: 1 of 1 heads not proven")
 
     def test_convert_verifies_what_it_wrote(self, fixtures: Path, tmp_path: Path) -> None:
         """One call converts and proves."""
         arguments = ("--part", "generator", "--head", "masked_lm", "--to", "pytorch", "--verify")
         result = run("convert", *arguments, fixtures / "electra_tiny", tmp_path / "out")
         assert result.exit_code == 0, result.output
-        assert result.stdout.splitlines()[-1].startswith("proven, given assumed: num_attention_heads = 1")
+        assert result.stdout.splitlines()[-1].startswith("✓ proven, given assumed: num_attention_heads = 1")
         assert (tmp_path / "out/masked_lm" / VERIFICATION_FILE).is_file()

@@ -12,7 +12,13 @@ import pytest
 from click.testing import CliRunner, Result
 
 from electra_convert import VerifyOptions, cli, verify_output
-from electra_convert.errors import CheckpointNotFoundError, ConfigError, CorruptCheckpointError, OptionError
+from electra_convert.errors import (
+    CheckpointNotFoundError,
+    ConfigError,
+    CorruptCheckpointError,
+    DiskSpaceError,
+    OptionError,
+)
 from electra_convert.parity import verify as verify_module
 from electra_convert.parity.verification import read_verification
 
@@ -59,6 +65,21 @@ def test_without_frameworks_the_files_are_checked_and_nothing_is_proven(out: Pat
     assert found.status == "incomplete"
     assert [check.passed for check in found.checks] == [True] * 6
     assert "59 tensors equal the source bit for bit" in found.checks[1].says
+
+
+def test_a_verification_takes_the_place_of_the_one_before(out: Path) -> None:
+    """It can be run again and again, and says the same."""
+    verify_output(out)
+    before = (out / "base/verification.json").read_bytes()
+    verify_output(out)
+    assert (out / "base/verification.json").read_bytes() == before
+
+
+def test_what_cannot_be_written_is_told_before_the_work(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk, with what to do."""
+    monkeypatch.setattr(verify_module, "LARGEST_VERIFICATION", 10**18)
+    with pytest.raises(DiskSpaceError):
+        verify_output(out)
 
 
 @pytest.mark.parametrize(

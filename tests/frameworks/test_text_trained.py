@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import pydoc_data.topics
 from collections.abc import Callable, Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from msgspec.structs import replace
 
 pytest.importorskip("scipy")
 
-from electra_convert import load_mappings
+from electra_convert import ConvertOptions, convert_checkpoint, load_mappings, verify_output
+from electra_convert.cli import main
 from electra_convert.config import ElectraConfig
 from electra_convert.formats.google_tf1 import open_checkpoint, write_checkpoint
 from electra_convert.inventory import Part
@@ -114,11 +118,11 @@ def replaced(rows: Any, chosen: Any, _: ElectraTokenizer, random: Any) -> tuple[
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Head], Mapping[str, Tensor]]:
-    """Train a model and write it as Google's code would have, once for each head; return the variables."""
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Head], Path]:
+    """Train a model and write it as Google's code would have, once for each head; return the checkpoint's prefix."""
 
     @cache
-    def write(head: Head) -> Mapping[str, Tensor]:
+    def write(head: Head) -> Path:
         model = train(head)
         mappings = load_mappings()
         specs = [*mappings.inventory.backbone_tensors(CONFIG), *mappings.inventory.head_tensors(head, CONFIG)]
@@ -133,9 +137,16 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Head], Map
         bindings = google.bind(specs, google.resolve({"part": PARTS[head]}))
         prefix = tmp_path_factory.mktemp(head) / "model.ckpt-1"
         write_checkpoint(prefix, [binding.pack(canonical) for binding in bindings])
-        return open_checkpoint(prefix).tensors
+        prefix.with_name("vocab.txt").write_text("".join(f"{token}\n" for token in vocabulary().tokens))
+        return prefix
 
     return write
+
+
+@pytest.fixture(scope="module")
+def checkpoint(trained: Callable[[Head], Path]) -> Callable[[Head], Mapping[str, Tensor]]:
+    """Return the variables of a trained model."""
+    return lambda head: open_checkpoint(trained(head)).tensors
 
 
 def as_tensor(name: str, values: Any) -> Tensor:
@@ -202,3 +213,28 @@ def test_the_casing_a_model_was_trained_with_is_never_refuted(
     )
     assert right.finding in ("confirmed", "undecided"), right.says
     assert wrong.finding in ("refuted", "undecided"), wrong.says
+
+
+@pytest.mark.parametrize("head", STEPS)
+def test_a_verification_with_text_fails_a_wrong_head_count_and_confirms_the_right_one(
+    head: Head, trained: Callable[[Head], Path], tmp_path: Path
+) -> None:
+    """Given as --config when it was converted, a wrong count passes every comparison; text refutes it, exit 1."""
+    text = tmp_path / "text"
+    text.write_text(TEXT)
+    for heads in (2, HEADS):
+        config = tmp_path / f"{heads}.json"
+        sizes = ("hidden_size", "num_hidden_layers", "intermediate_size")
+        config.write_text(json.dumps({"num_attention_heads": heads} | {size: getattr(CONFIG, size) for size in sizes}))
+        out = tmp_path / f"out-{heads}"
+        options = ConvertOptions(part=PARTS[head], heads=(head,), targets=("pytorch",), config=config)
+        convert_checkpoint(trained(head), out, options)
+        assert verify_output(out).status == "proven"
+        result = CliRunner().invoke(main, ["verify", str(out), "--text", str(text)])
+        if heads == HEADS:
+            assert result.exit_code == 0, result.output
+            assert "num_attention_heads confirmed" in result.stdout
+        else:
+            assert result.exit_code == 1
+            assert "num_attention_heads refuted" in result.stdout
+            assert result.stdout.splitlines()[-1].startswith("✗ failed")
