@@ -243,4 +243,4 @@ def _show_verdict(report: VerificationReport, console: Console) -> None:
     told, colon, rest = report.verdict.partition(report.status)
     says = (rest, "") if not told and colon else (f": {report.verdict}", "")
     style = STYLES[report.status]
-    console.print(Text.assemble((f"{mark} ", style), (report.status, style), says))
+    console.print(Text.assemble((f"{mark} ", style), (report.status, style), says), soft_wrap=True)
