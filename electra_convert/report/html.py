@@ -51,6 +51,8 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 TEMPLATE = Path(__file__).with_name("verification.html.j2")
+ASSUMED = "assumed"
+"""The origin of a field that nothing tells."""
 OUTPUTS = "outputs"
 """The last place on the x axis of a chart by layer: all of a head's outputs."""
 FAR = 10.0
@@ -83,6 +85,7 @@ class Cell(NamedTuple):
     run: Run | None
     worst: ArrayResult | None
     width: float
+    absent: str
 
 
 class Row(NamedTuple):
@@ -305,7 +308,15 @@ def _row(head: HeadReport, frameworks: Sequence[TargetFormat]) -> Row:
 def _cell(head: HeadReport, framework: TargetFormat, precision: Precision) -> Cell:
     run = next((run for run in head.runs if (run.framework, run.precision) == (framework, precision)), None)
     worst = max(run.arrays, key=lambda array: array.share, default=None) if run else None
-    return Cell(precision, run, worst, bar_width(worst.share) if worst else 0.0)
+    return Cell(precision, run, worst, bar_width(worst.share) if worst else 0.0, _absent(head, framework, run))
+
+
+def _absent(head: HeadReport, framework: TargetFormat, run: Run | None) -> str:
+    """Say why there are no figures: in an audit, what the others are compared with is not compared itself."""
+    if run is not None:
+        return {"passed": "nothing compared", "failed": "could not be run", "missing": "not installed"}[run.outcome]
+    ran = any(run.framework == framework for run in head.runs)
+    return "the reference" if ran and head.status == "audited" else "not run"
 
 
 def _failures(report: VerificationReport) -> Iterator[Failure]:
@@ -409,9 +420,9 @@ def _config_rows(parts: Sequence[PartReport]) -> list[ConfigRow]:
 def _entry(part: PartReport, field: str) -> ConfigEntry | None:
     if field not in part.config and field not in part.given:
         return None
-    assumed = field in part.given
+    assumed = field in part.given or part.origins.get(field) == ASSUMED
     held: Any = part.config.get(field, part.given.get(field))
-    return ConfigEntry(value(held), part.origins.get(field, "assumed" if assumed else ""), assumed)
+    return ConfigEntry(value(held), "" if assumed else part.origins.get(field, ""), assumed)
 
 
 def _tries(ranking: Ranking) -> list[Try]:

@@ -82,7 +82,7 @@ def make_run(framework: TargetFormat, precision: Precision, *, wrong_from: int |
         wrong = wrong_from is not None and depth >= wrong_from
         arrays.append(array(name, precision, depth, 4.1e-4 * depth if wrong else rounding))
     first = next((each for each in arrays if not each.passed), None)
-    middle = 16 if wrong_from else round(math.log10(UNIT[precision])) + 20
+    middle = 16 if wrong_from else round(math.log10(UNIT[precision])) + 19
     histogram = [round(90_000 * math.exp(-((place - middle) ** 2))) for place in range(len(HISTOGRAM_EDGES) - 1)]
     histogram[0] += 12_000
     outcome: Outcome = "failed" if first else "passed"
@@ -315,7 +315,7 @@ def audited_report() -> VerificationReport:
     part = replace(
         make_part(), part=None, origins={}, given={}, native_head=None, source_tensors={}, rankings=(), look=None
     )
-    head = make_head("base", part=None, status="audited", runs=make_head("base").runs[2:], checks=make_checks()[1:])
+    head = make_head("base", part=None, status="audited", runs=make_head("base").runs[1:], checks=make_checks()[1:])
     return make_report(
         source="",
         identity="",
