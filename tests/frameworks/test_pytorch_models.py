@@ -227,10 +227,10 @@ def test_losses_of_sequence_classification_follow_the_labels() -> None:
     output = model(**inputs, labels=labels)
     chance = output.logits.sigmoid()
     expected = -(labels * chance.log() + (1 - labels) * (1 - chance).log()).mean()
-    assert float(output.loss) == pytest.approx(float(expected), abs=1e-6)
+    assert float(output.loss) == pytest.approx(float(expected), abs=1e-5)
     model, scores = built("sequence_classification", one_label()), torch.tensor([0.5, -2.0])
     output = model(**inputs, labels=scores)
-    assert float(output.loss) == pytest.approx(float(((output.logits[:, 0] - scores) ** 2).mean()), abs=1e-6)
+    assert float(output.loss) == pytest.approx(float(((output.logits[:, 0] - scores) ** 2).mean()), abs=1e-5)
 
 
 def one_label() -> ElectraConfig:

@@ -306,7 +306,7 @@ def test_rows_of_the_word_table_and_default_positions_change_nothing(head: str) 
     rows = {"inputs_embeds": table[ids], "position_ids": np.broadcast_to(np.arange(ids.shape[-1]), ids.shape)}
     zeros, ones = np.zeros_like(ids), np.ones_like(ids)
     explicit = model(**rows, token_type_ids=zeros, attention_mask=ones)
-    assert difference(logits_of(model(ids)), logits_of(explicit)) < 1e-6
+    assert difference(logits_of(model(ids)), logits_of(explicit)) < 1e-5
     shifted = model(ids, position_ids=rows["position_ids"] + 1)
     assert difference(logits_of(model(ids)), logits_of(shifted)) > 1e-3
 
@@ -340,11 +340,11 @@ def test_a_compiled_function_gives_the_same(head: str) -> None:
     compiled = tf.function(lambda given: model(**given), reduce_retracing=True)
     outputs = compiled({name: tf.constant(value) for name, value in inputs.items()})
     assert outputs.hidden_states is None
-    assert difference(logits_of(outputs), logits_of(model(**inputs))) < 1e-5
+    assert difference(logits_of(outputs), logits_of(model(**inputs))) < 1e-4
     axes = [None] * inputs["input_ids"].ndim
     loose = tf.function(model, input_signature=[tf.TensorSpec(axes, tf.int64)])
     ids = inputs["input_ids"]
-    assert difference(logits_of(loose(tf.constant(ids))), logits_of(model(ids))) < 1e-5
+    assert difference(logits_of(loose(tf.constant(ids))), logits_of(model(ids))) < 1e-4
 
 
 # Losses
