@@ -186,21 +186,19 @@ def convert(
         from electra_convert import ConvertOptions, convert_checkpoint
         from electra_convert.show import print_json, show_conversion, show_progress
 
-        if verified and dry_run:
-            raise OptionError("a dry run writes nothing that could be verified", hint="leave out --verify or --dry-run")
+        if verified:
+            _require_provable(dry_run=dry_run)
         with show_progress() as progress:
             report = convert_checkpoint(source, out, ConvertOptions(**options), dry_run=dry_run, progress=progress)
         if not as_json:
             show_conversion(report, dry_run=dry_run)
-            if not verified:
-                return
-            click.echo()
         elif not verified:
             print_json(report)
-            return
-        proof = _verified(report.output, {"source": source, "step": options["step"], "mappings": options["mappings"]})
-        _show_proof(proof, {"conversion": report, "verification": proof} if as_json else None)
-        sys.exit(proof.status != "proven")
+        if verified:
+            known = {name: options[name] for name in ("step", "mappings")}
+            proof = _verified(report.output, {"source": source, **known})
+            _show_proof(proof, {"conversion": report, "verification": proof} if as_json else None)
+            sys.exit(proof.status != "proven")
 
 
 @main.command()
@@ -250,6 +248,15 @@ def verify(
         _show_proof(report, report if as_json else None)
         _write_reports(report, html, junit)
         sys.exit(report.status not in {"proven", "audited"})
+
+
+def _require_provable(*, dry_run: bool) -> None:
+    """Check before anything is written that it can be verified."""
+    from electra_convert.parity.reference import require_oracle
+
+    if dry_run:
+        raise OptionError("a dry run writes nothing that could be verified", hint="leave out --verify or --dry-run")
+    require_oracle()
 
 
 def _verified(output: Path, options: dict[str, Any]) -> Any:
