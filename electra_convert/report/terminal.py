@@ -152,7 +152,7 @@ def _show_findings(report: VerificationReport, console: Console) -> None:
         for finding in findings:
             _show_finding(finding, console)
         for cause in head.causes:
-            console.print(Padding(Text.assemble(("likely cause: ", "yellow"), cause), (0, 0, 0, 2)))
+            console.print(Padding(Text.assemble(("likely cause: ", "yellow"), cause), (0, 0, 0, 2), expand=False))
 
 
 def _failed(findings: Sequence[Finding]) -> str:
@@ -161,11 +161,17 @@ def _failed(findings: Sequence[Finding]) -> str:
 
 def _show_finding(finding: Finding, console: Console) -> None:
     _, failed, _ = _marks(console)
-    console.print(Padding(Text.assemble((f"{failed} ", "bold red"), (finding.what, "bold")), (0, 0, 0, 2)))
+    console.print(
+        Padding(Text.assemble((f"{failed} ", "bold red"), (finding.what, "bold")), (0, 0, 0, 2), expand=False)
+    )
     for line in finding.says[:MOST_LINES]:
-        console.print(Padding(Text(line), (0, 0, 0, 4)))
+        console.print(Padding(Text(line), (0, 0, 0, 4), expand=False))
     if len(finding.says) > MOST_LINES:
-        console.print(Padding(Text(f"and {len(finding.says) - MOST_LINES} more: --json lists them all"), (0, 0, 0, 4)))
+        console.print(
+            Padding(
+                Text(f"and {len(finding.says) - MOST_LINES} more: --json lists them all"), (0, 0, 0, 4), expand=False
+            )
+        )
 
 
 def _show_coverage(part: PartReport, report: VerificationReport, console: Console) -> None:
