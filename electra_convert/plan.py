@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from electra_convert.mapping import Mappings
 from electra_convert.options import ConvertOptions
 from electra_convert.part import ASSUMED, Checkpoint, Fate, SourcePart
 from electra_convert.tensor import ITEM_SIZES, Tensor
-from electra_convert.tokenizer import Vocabulary, check_casing, check_fits, tokenizer_files
+from electra_convert.tokenizer import VOCABULARY_FILE, Vocabulary, check_casing, check_fits, tokenizer_files
 
 TensorFate = Literal["copied", "tied", "initialised"]
 
@@ -120,6 +121,7 @@ class Tokenizer:
         return {
             "lowercase": {"value": self.lowercase, "from": self.origin},
             "strip_accents": self.strip_accents,
+            "vocabulary_sha256": hashlib.sha256(self.files[VOCABULARY_FILE]).hexdigest(),
             "notes": self.notes,
         }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -19,6 +20,8 @@ from electra_convert.tokenizer import VOCABULARY_FILE, check_fits, read_vocabula
 
 UNGATED_FIELDS = ("pad_token_id",)
 """Fields of config.json that say nothing of what the model computes on its inputs."""
+HARMLESS_FIELDS = frozenset({"_name_or_path", "dtype", "torch_dtype", "transformers_version"})
+"""Fields that transformers adds when it writes a config again."""
 
 
 def check_round_trip(
@@ -96,6 +99,11 @@ def check_config(directory: Directory, config: ElectraConfig) -> Check:
         for key, value in expected.items()
         if key not in UNGATED_FIELDS and said.get(key) != value
     ]
+    faults += (
+        f"{CONFIG_FILE} has {key} = {json.dumps(value)}, which no conversion writes"
+        for key, value in said.items()
+        if key not in expected.keys() | HARMLESS_FIELDS
+    )
     says = f"{len(expected)} fields are as the conversion understood them"
     return Check(name="config", passed=not faults, says=says, faults=tuple(faults))
 
@@ -116,8 +124,9 @@ def check_tokenizer(directory: Directory) -> Check | None:
     Of files that others wrote, who may spell the same in many ways, only the vocabulary is compared.
     """
     file = directory.path / VOCABULARY_FILE
+    written = directory.record and directory.record.tokenizer
     if not file.is_file():
-        return None
+        return _failed("tokenizer", None, f"{VOCABULARY_FILE} is gone") if written else None
     try:
         lowercase, strip_accents = _casing(directory)
         config = read_config(directory.path)
@@ -138,6 +147,8 @@ def check_tokenizer(directory: Directory) -> Check | None:
         for name, content in built.items()
         if not (directory.path / name).is_file() or (directory.path / name).read_bytes() != content
     ]
+    if written and written.vocabulary_sha256 != hashlib.sha256(file.read_bytes()).hexdigest():
+        faults.append(f"{VOCABULARY_FILE} is not the one that was written")
     casing = "lower-cased" if lowercase else "cased"
     says = f"{', '.join(built)}: as built again from the vocabulary, {casing}" + (f"; {note}" if note else "")
     return Check(name="tokenizer", passed=not faults, says=says, faults=tuple(faults))

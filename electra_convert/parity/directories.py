@@ -49,6 +49,7 @@ class RecordedTokenizer(msgspec.Struct, frozen=True):
     """The tokenizer a conversion wrote."""
 
     lowercase: RecordedField
+    vocabulary_sha256: str
     strip_accents: bool | None = None
 
 

@@ -88,6 +88,7 @@ def test_what_cannot_be_written_is_told_before_the_work(out: Path, monkeypatch: 
         ({"hidden_act": "relu"}, 'config.json has hidden_act = "relu"; expected "gelu"'),
         ({"layer_norm_eps": 1e-5}, "config.json has layer_norm_eps = 1e-05; expected 1e-12"),
         ({"architectures": ["ElectraModel"]}, "config.json has architectures"),
+        ({"is_decoder": True}, "config.json has is_decoder = true, which no conversion writes"),
     ],
 )
 def test_a_config_that_was_changed_is_found(out: Path, change: dict[str, Any], fault: str) -> None:
@@ -101,6 +102,15 @@ def test_a_tokenizer_that_was_changed_is_found(out: Path) -> None:
     path = out / "pretraining/tokenizer.json"
     path.write_text(path.read_text().replace('"lowercase": true', '"lowercase": false'))
     assert faults(out) == ["tokenizer.json is not what vocab.txt gives"]
+
+
+def test_a_vocabulary_that_was_changed_is_found(out: Path) -> None:
+    """Even if the tokenizer was built again from it, or taken away."""
+    path = out / "base/vocab.txt"
+    path.write_text(path.read_text().replace("##a\n", "##another\n"))
+    assert faults(out, "base")[-1] == "vocab.txt is not the one that was written"
+    path.unlink()
+    assert faults(out, "base") == ["vocab.txt is gone"]
 
 
 def test_a_file_that_is_damaged_is_found(out: Path) -> None:
