@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from electra_convert.formats.google_tf1 import GoogleCheckpoint, open_checkpoint
 from electra_convert.initialize import initial_tensor
 from electra_convert.inventory import Part, TensorSpec
 from electra_convert.mapping import Mappings
-from electra_convert.origin import Origin, recall
+from electra_convert.origin import recall
 from electra_convert.parity.checks import check_config, check_round_trip, check_tokenizer
 from electra_convert.parity.directories import Directory, Record, mask_id
 from electra_convert.parity.heads import Subject
@@ -181,22 +181,24 @@ def open_source(
         OptionError: They come from several checkpoints, or were not converted by this package though one is named.
         ElectraConvertError: The checkpoint, or the config file, cannot be used.
     """
-    origin = _named(source, step, directories) if source else _noted(directories)
-    if origin is None:
-        yield None
-        return
-    require_oracle()
-    with (
-        locate(origin.source, step=origin.step, progress=progress) as location,
-        ThreadPoolExecutor(1, thread_name_prefix="oracle") as turn,
-    ):
-        files = open_checkpoint(location.prefix)
+    with ExitStack() as stack:
+        if source is not None:
+            _require_records(directories)
+            location = stack.enter_context(locate(source, step=step, progress=progress))
+            files = open_checkpoint(location.prefix)
+        elif noted := _noted(directories, stack, progress):
+            location, files = noted
+        else:
+            yield None
+            return
+        require_oracle()
         checkpoint = recognise(mappings, files.tensors, files.unreadable)
         config_file = read_config_file(config) if config else None
+        turn = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="oracle"))
         yield KnownSource(mappings, files, checkpoint, location, config_file, budget, turn)
 
 
-def _named(source: Path, step: int | None, directories: Sequence[Directory]) -> Origin:
+def _require_records(directories: Sequence[Directory]) -> None:
     others = [str(directory.path) for directory in directories if directory.record is None]
     if others:
         raise OptionError(
@@ -204,10 +206,11 @@ def _named(source: Path, step: int | None, directories: Sequence[Directory]) -> 
             problems=others,
             hint="leave --source out: the directory is then audited",
         )
-    return Origin(source, step)
 
 
-def _noted(directories: Sequence[Directory]) -> Origin | None:
+def _noted(
+    directories: Sequence[Directory], stack: ExitStack, progress: Progress
+) -> tuple[Location, GoogleCheckpoint] | None:
     """Return the source that was noted when the directories were written, if it is still the same."""
     identities = {directory.record and directory.record.source.index_sha256 for directory in directories}
     if len(identities) > 1:
@@ -219,11 +222,11 @@ def _noted(directories: Sequence[Directory]) -> Origin | None:
         )
     identity = identities.pop()
     origin = identity and recall(directories[0].path, identity)
-    if not identity or not origin:
+    if not origin:
         return None
     try:
-        with locate(origin.source, step=origin.step) as location:
-            same = open_checkpoint(location.prefix).identity == identity
-    except (ElectraConvertError, OSError):
+        location = stack.enter_context(locate(origin.source, step=origin.step, progress=progress))
+        files = open_checkpoint(location.prefix)
+    except ElectraConvertError:
         return None
-    return origin if same else None
+    return (location, files) if files.identity == identity else None

@@ -153,6 +153,11 @@ def _report(output: Path, options: VerifyOptions, progress: Progress) -> Verific
         tempfile.TemporaryDirectory(prefix="electra-convert-") as scratch,
         running([name for name in wanted if installed(name)]) as workers,
     ):
+        if known is None and (options.config or options.text):
+            raise OptionError(
+                "a config file or a text says something of a checkpoint, and none is known here",
+                hint="name it with --source, or leave --config and --text out to audit the directory",
+            )
         run = _Verification(output, options, mappings, directories, known, workers, wanted, Path(scratch))
         return run.report(progress, began)
 

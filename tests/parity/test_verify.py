@@ -191,6 +191,14 @@ class TestUsage:
         with pytest.raises(OptionError, match="these directories come from several sources"):
             verify_output(tmp_path / "out")
 
+    def test_a_text_without_a_checkpoint(self, out: Path, tmp_path: Path) -> None:
+        """An audit has no use for it, and says so."""
+        (out / ".electra-convert.json").unlink()
+        (tmp_path / "text").write_text("text")
+        result = run("verify", out, "--text", tmp_path / "text")
+        assert result.exit_code == 2
+        assert "none is known here" in result.stderr
+
     def test_a_text_that_is_none(self, out: Path, tmp_path: Path) -> None:
         """Bytes that are not UTF-8 are told, whatever else is found."""
         (tmp_path / "text").write_bytes(b"\xff\xfe")
