@@ -22,7 +22,8 @@ def test_the_wheel_holds_the_mappings(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as pack:
         names = pack.namelist()
         pack.extractall(tmp_path / "site")
-    assert "electra_convert/py.typed" in names
+    data = {"py.typed", "parity/gates.yaml", "report/verification.html.j2"}
+    assert {f"electra_convert/{name}" for name in data} <= set(names)
     assert not [name for name in names if name.startswith(("tests/", "fixtures/"))]
     script = (
         "import electra_convert; from electra_convert.mapping import default_directory;"
