@@ -45,7 +45,7 @@ def _failure(what: str, causes: Sequence[str]) -> str:
 
 def _passed(report: VerificationReport, given: str) -> str:
     if report.missing:
-        return f"incomplete: {' and '.join(report.missing)} not installed, so what was written for it was not run"
+        return f"incomplete: not all was run, for {listed(report.missing)} {_are(report.missing)} not installed"
     if not report.identity:
         return "audited: consistent with itself; nothing is proven, for no source is known"
     if not report.frameworks:
@@ -57,6 +57,16 @@ def _passed(report: VerificationReport, given: str) -> str:
         f" in {' and '.join(report.frameworks)} ({' and '.join(report.left_out)} left out)" if report.left_out else ""
     )
     return f"proven{only}" + (f", given assumed: {given}" if given else "; nothing had to be assumed")
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names as a sentence has them: `a, b and c`."""
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def _are(names: Sequence[str]) -> str:
+    return "is" if len(names) == 1 else "are"
 
 
 def _given(parts: Sequence[PartReport]) -> str:

@@ -39,7 +39,7 @@ from electra_convert.parity.report import (
     Status,
     VerificationReport,
 )
-from electra_convert.parity.verdict import head_verdict, is_refuted, verdict, versions
+from electra_convert.parity.verdict import head_verdict, is_refuted, listed, verdict, versions
 from electra_convert.parity.verification import write_verification
 from electra_convert.parity.worker import Answer
 from electra_convert.parity.workers import EXTRAS, Worker, installed, running
@@ -310,7 +310,7 @@ class _Verification:
         if self.known is None:
             yield "no source is known, so nothing here is proven against Google's code: name it with --source"
         if self.left_out:
-            yield f"{' and '.join(self.left_out)} left out on request"
+            yield f"{listed(self.left_out)} left out on request"
         for name in self.missing:
             yield f'{name} is not installed: pip install "electra-convert[{EXTRAS[name]}]"'
 

@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from electra_convert.parity.verdict import listed
+
 if TYPE_CHECKING:
     from electra_convert.parity.self_test import CaseReport, SelfTestReport
 
@@ -36,7 +38,7 @@ def show_self_test(report: SelfTestReport, console: Console) -> None:
     missed = [case for case in report.cases if not case.caught_by]
     for case in missed:
         console.print(Text(f"not caught: {case.fault} of {case.where} ({case.head}, {case.framework})", "red"))
-    frameworks = " and ".join(report.frameworks)
+    frameworks = listed(report.frameworks)
     said = f"{len(report.cases) - len(missed)} of {len(report.cases)} faults caught in {frameworks}"
     console.print(Text(f"{said}, in {report.seconds:.0f} s", "bold green" if report.passed else "bold red"))
 

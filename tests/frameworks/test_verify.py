@@ -238,7 +238,7 @@ def test_a_framework_that_is_missing_leaves_the_proof_incomplete(out: Path, monk
     monkeypatch.setattr(verify_module, "installed", lambda framework: framework == "pytorch")
     result = run("verify", out)
     assert result.exit_code == 1
-    assert "incomplete: tensorflow and flax not installed" in result.stdout
+    assert "incomplete: not all was run, for tensorflow and flax are not installed" in result.stdout
     assert 'pip install "electra-convert[flax]"' in result.stdout
     assert run("verify", out, "--frameworks", "pytorch").exit_code == 0
 

@@ -59,7 +59,7 @@ def test_without_frameworks_the_files_are_checked_and_nothing_is_proven(out: Pat
     """Every bit is compared; the verdict is incomplete, with what to install."""
     result = run("verify", out)
     assert result.exit_code == 1
-    assert "pytorch and tensorflow and flax not installed" in result.stdout
+    assert "incomplete: not all was run, for pytorch, tensorflow and flax are not installed" in result.stdout
     found = read_verification(out / "pretraining")
     assert found is not None
     assert found.status == "incomplete"

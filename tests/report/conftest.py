@@ -302,7 +302,7 @@ def incomplete_report() -> VerificationReport:
     return replace(
         sound,
         status="incomplete",
-        verdict="incomplete: flax not installed, so what was written for it was not run",
+        verdict="incomplete: not all was run, for flax is not installed",
         heads=heads,
         frameworks=("pytorch", "tensorflow"),
         missing=("flax",),
