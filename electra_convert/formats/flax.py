@@ -156,6 +156,8 @@ def _flattened(node: Any, path: str) -> Iterator[tuple[str, Array]]:
         yield path.removeprefix("/"), _whole(node["shape"], node["chunks"])
     else:
         for key, child in node.items():
+            if "/" in key:
+                raise ValueError(f"the key {key!r} is a path; each level is a map of its own")
             yield from _flattened(child, f"{path}/{key}")
 
 

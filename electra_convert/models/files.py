@@ -97,7 +97,7 @@ def read_json(path: Path) -> dict[str, Any]:
         raise ConfigError(
             f"{path} cannot be read: {error.strerror}", hint="name a directory with config.json and weights"
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not JSON: {error}", hint="copy it again, or convert again") from error
     if not isinstance(value, dict):
         raise ConfigError(f"{path} holds {type(value).__name__}, not an object", hint="copy it again, or convert again")

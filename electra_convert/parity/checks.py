@@ -19,8 +19,8 @@ from electra_convert.tensor import Tensor, numpy_dtype
 from electra_convert.tokenizer import VOCABULARY_FILE, check_fits, read_vocabulary, tokenizer_files
 
 UNGATED_FIELDS = ("pad_token_id",)
-"""Fields of config.json that say nothing of what the model computes on its inputs."""
-HARMLESS_FIELDS = frozenset({"_name_or_path", "dtype", "torch_dtype", "transformers_version"})
+"""Fields of config.json that follow from the vocabulary, not from the model."""
+HARMLESS_FIELDS = frozenset({"_name_or_path", "transformers_version"})
 """Fields that transformers adds when it writes a config again."""
 
 
@@ -99,6 +99,9 @@ def check_config(directory: Directory, config: ElectraConfig) -> Check:
         for key, value in expected.items()
         if key not in UNGATED_FIELDS and said.get(key) != value
     ]
+    pad = said.get("pad_token_id")
+    if not isinstance(pad, int) or not 0 <= pad < config.vocab_size:
+        faults.append(f"{CONFIG_FILE} has pad_token_id = {json.dumps(pad)}; expected an id of the vocabulary")
     faults += (
         f"{CONFIG_FILE} has {key} = {json.dumps(value)}, which no conversion writes"
         for key, value in said.items()

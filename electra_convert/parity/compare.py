@@ -67,12 +67,14 @@ def difference(expected: Array, got: Array) -> Difference:
     """Return the largest difference between two arrays of the same shape; what is not finite differs infinitely."""
     import numpy as np
 
-    apart = np.abs(np.subtract(got, expected, dtype=np.float64))
+    with np.errstate(invalid="ignore"):
+        apart = np.abs(np.subtract(got, expected, dtype=np.float64))
     apart[~np.isfinite(apart)] = np.inf
+    magnitudes = np.abs(expected[np.isfinite(expected)])
     place = np.unravel_index(int(apart.argmax()), apart.shape)
     index = tuple(int(axis) for axis in place)
     worst = Element(index=index, expected=float(expected[place]), got=float(got[place]))
-    return Difference(float(apart[place]), float(np.abs(expected).max()), worst)
+    return Difference(float(apart[place]), float(magnitudes.max(initial=0.0)), worst)
 
 
 def histogram(expected: Array, got: Array) -> Array:
@@ -80,7 +82,8 @@ def histogram(expected: Array, got: Array) -> Array:
     import numpy as np
 
     step = -(-expected.size // SAMPLE)
-    apart = np.abs(np.subtract(got, expected, dtype=np.float64).reshape(-1)[::step])
+    with np.errstate(invalid="ignore"):
+        apart = np.abs(np.subtract(got, expected, dtype=np.float64).reshape(-1)[::step])
     powers = np.log10(np.clip(apart, 10.0 ** HISTOGRAM_EDGES[0], 10.0 ** HISTOGRAM_EDGES[-1]))
     return np.histogram(np.nan_to_num(powers, nan=HISTOGRAM_EDGES[-1]), HISTOGRAM_EDGES)[0]
 

@@ -91,7 +91,8 @@ def find_directories(output: Path, inventory: Inventory) -> list[Directory]:
         ConfigError: A config or a record cannot be read, or names no head.
         CorruptCheckpointError: The record says there should be weights that are not there.
     """
-    paths = [path for path in _candidates(output) if (path / CONFIG_FILE).is_file()]
+    marks = (CONFIG_FILE, RECORD_FILE)  # a head that lost the one is known by the other
+    paths = [path for path in _candidates(output) if any((path / mark).is_file() for mark in marks)]
     if not paths:
         raise CheckpointNotFoundError(
             f"there is no model in {output}: no {CONFIG_FILE} there, nor in {DEPTH} levels below",
@@ -113,7 +114,7 @@ def _is_visible(path: Path, output: Path) -> bool:
 
 
 def _read(path: Path, inventory: Inventory) -> Directory:
-    record = _record(path)
+    record = _record(path, inventory)
     formats = tuple(target for target in TARGETS if weight_files(path, target))
     if record is not None and (lost := set(record.options.formats) - set(formats)):
         raise CorruptCheckpointError(
@@ -129,21 +130,25 @@ def _read(path: Path, inventory: Inventory) -> Directory:
     return Directory(path=path, head=record.head if record else _head(path, inventory), formats=formats, record=record)
 
 
-def _record(path: Path) -> Record | None:
+def _record(path: Path, inventory: Inventory) -> Record | None:
     file = path / RECORD_FILE
     if not file.is_file():
         return None
     try:
-        return msgspec.convert(read_json(file), Record)
+        record = msgspec.convert(read_json(file), Record)
     except msgspec.ValidationError as error:
         raise ConfigError(
             f"{file} is not the record of a conversion: {error}", hint="convert again, or remove it to audit the rest"
         ) from error
+    if record.head not in inventory.heads:
+        raise ConfigError(f"{file} names the head {record.head!r}, which there is not", hint="convert again")
+    return record
 
 
 def _head(path: Path, inventory: Inventory) -> str:
     """Return the head whose class `config.json` names, whatever framework's."""
-    said = read_json(path / CONFIG_FILE).get("architectures") or []
+    said = read_json(path / CONFIG_FILE).get("architectures")
+    said = said if isinstance(said, list) else []
     heads = {entry.architecture: head for head, entry in inventory.heads.items()}
     names = [str(name).removeprefix("TF").removeprefix("Flax") for name in said]
     known = [heads[name] for name in names if name in heads]

@@ -13,7 +13,7 @@ import msgspec
 
 from electra_convert.config import ElectraConfig
 from electra_convert.config_file import ConfigFile, read_config_file
-from electra_convert.errors import ElectraConvertError, OptionError
+from electra_convert.errors import ConfigError, ElectraConvertError, OptionError
 from electra_convert.formats.google_tf1 import GoogleCheckpoint, open_checkpoint
 from electra_convert.initialize import initial_tensor
 from electra_convert.inventory import Part, TensorSpec
@@ -26,6 +26,7 @@ from electra_convert.parity.probes import Probe, make_probes
 from electra_convert.parity.reference import OracleReference, require_oracle
 from electra_convert.parity.report import Check
 from electra_convert.part import ASSUMED, UNPROVEN, Checkpoint, recognise
+from electra_convert.plan import RECORD_FILE
 from electra_convert.progress import Progress
 from electra_convert.source import Location, locate
 from electra_convert.tensor import Tensor
@@ -105,7 +106,7 @@ class KnownSource:
         source = self.checkpoint.understand([record.part], config_file=self.config_file, labels=record.labels)
         part = source[record.part]
         said = {} if self.config_file else {name: record.config[name] for name in UNPROVEN if name in record.config}
-        config = msgspec.structs.replace(part.config, **{name: entry.value for name, entry in said.items()})
+        config = _with(part.config, {name: entry.value for name, entry in said.items()})
         origins = {**part.origins, **{name: entry.origin for name, entry in said.items()}}
         probes = make_probes(config, mask_id=mask_id, budget=self.budget)
         cast = None if record.options.dtype == "float32" else record.options.dtype
@@ -196,6 +197,18 @@ def open_source(
         config_file = read_config_file(config) if config else None
         turn = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="oracle"))
         yield KnownSource(mappings, files, checkpoint, location, config_file, budget, turn)
+
+
+def _with(config: ElectraConfig, said: Mapping[str, Any]) -> ElectraConfig:
+    """Return a config with what a record says of it.
+
+    Raises:
+        ConfigError: The record says what no config can.
+    """
+    try:
+        return msgspec.convert(msgspec.to_builtins(config) | dict(said), ElectraConfig)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{RECORD_FILE} describes no model: {error}", hint="convert again") from error
 
 
 def _require_records(directories: Sequence[Directory]) -> None:

@@ -60,7 +60,9 @@ class ArrayResult(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def share(self) -> float:
         """The share of the limit that the difference takes."""
-        return self.difference / self.limit if self.limit else (math.inf if self.difference else 0.0)
+        if not math.isfinite(self.difference) or not self.limit:
+            return math.inf if self.difference else 0.0
+        return self.difference / self.limit
 
 
 class Divergence(msgspec.Struct, frozen=True, kw_only=True):

@@ -36,6 +36,8 @@ def head_verdict(head: HeadReport, report: VerificationReport) -> str:
     if head.status == "failed":
         refuted = [ranking.says for part in parts for ranking in part.rankings if ranking.finding == "refuted"]
         return _failure(f"{head.head}", [*head.causes, *refuted])
+    if head.status == "incomplete" and not head.runs:
+        return "incomplete: nothing of it was run"
     return _passed(report, _given(parts))
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from electra_convert._version import __version__
-from electra_convert.errors import ConfigError
+from electra_convert.errors import ConfigError, OutputError
 from electra_convert.formats import TargetFormat
 from electra_convert.inventory import Part
 from electra_convert.output import replace_document
@@ -118,24 +120,29 @@ def read_verification(directory: Path) -> Verification | None:
     """
     path = directory / VERIFICATION_FILE
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Verification)
+        return msgspec.json.decode(path.read_bytes(), type=Verification, strict=False)
     except FileNotFoundError:
         return None
     except (OSError, msgspec.DecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {error}", hint="run `electra-convert verify` again") from error
 
 
-def write_verification(head: HeadReport, report: VerificationReport, verdict: str) -> None:
+def write_verification(head: HeadReport, report: VerificationReport, verdict: str, hashes: Mapping[str, str]) -> None:
     """Write what was found for one directory into it, in place of what an earlier verification wrote.
 
     Args:
         head: What was found for it.
         report: The whole report.
         verdict: The verdict on this directory in a sentence.
+        hashes: The hashes of its files, from before they were read.
 
     Raises:
-        OutputError: It cannot be written.
+        OutputError: It cannot be written, or the directory changed while it was verified.
     """
+    if hashes != file_hashes(head.directory):
+        raise OutputError(f"{head.directory} changed while it was verified", hint="verify it again")
+    if head.status == "audited" and _is_proven(head.directory):
+        return  # an audit takes nothing from a proof that still holds
     part = next((part for part in report.parts if part.part == head.part), None)
     content = Verification(
         electra_convert=__version__,
@@ -155,10 +162,27 @@ def write_verification(head: HeadReport, report: VerificationReport, verdict: st
         gates=report.gates,
         coverage=part.coverage if part else None,
         versions=report.versions,
-        files=file_hashes(head.directory),
+        files=dict(hashes),
     )
-    encoded = msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n"
+    encoded = msgspec.json.format(msgspec.json.encode(_spelt(msgspec.to_builtins(content))), indent=2) + b"\n"
     replace_document(head.directory / VERIFICATION_FILE, encoded)
+
+
+def _is_proven(directory: Path) -> bool:
+    try:
+        found = read_verification(directory)
+    except ConfigError:
+        return False
+    return found is not None and found.status == "proven" and not found.changes(directory)
+
+
+def _spelt(value: Any) -> Any:
+    """Return plain data with infinities and NaN as text, for JSON has no numbers for them."""
+    if isinstance(value, dict):
+        return {key: _spelt(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_spelt(each) for each in value]
+    return repr(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def file_hashes(directory: Path) -> dict[str, str]:

@@ -6,6 +6,7 @@ another, its config, its tokenizer; that is never called a proof.
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import tempfile
@@ -40,7 +41,7 @@ from electra_convert.parity.report import (
     VerificationReport,
 )
 from electra_convert.parity.verdict import head_verdict, is_refuted, listed, verdict, versions
-from electra_convert.parity.verification import write_verification
+from electra_convert.parity.verification import file_hashes, write_verification
 from electra_convert.parity.worker import Answer
 from electra_convert.parity.workers import EXTRAS, Worker, installed, running
 from electra_convert.progress import Progress, no_progress
@@ -88,10 +89,10 @@ class VerifyOptions(msgspec.Struct, frozen=True, kw_only=True):
         problems += (
             f"the gate of {name} is to be loosened {factor:g} times; the factor must be more than 1"
             for name, factor in self.loosened.items()
-            if not factor > 1
+            if not 1 < factor < math.inf
         )
-        if not self.budget > 0:
-            problems.append(f"budget is {self.budget:g}; it must be more than 0")
+        if not 0 < self.budget < math.inf:
+            problems.append(f"budget is {self.budget:g}; it must be a number more than 0")
         if self.step is not None and self.source is None:
             problems.append("a step is named, but no source")
         if problems:
@@ -125,19 +126,23 @@ def verify_output(
         ElectraConvertError: It cannot be verified at all; a verification that fails is not an error, but a report.
     """
     try:
-        report = _report(Path(output), options, progress)
+        report, hashes = _report(Path(output), options, progress)
+        for head in report.heads:
+            write_verification(head, report, head_verdict(head, report), hashes[head.directory])
     except OSError as error:
         raise stopped(error) from error
-    for head in report.heads:
-        write_verification(head, report, head_verdict(head, report))
     return report
 
 
-def _report(output: Path, options: VerifyOptions, progress: Progress) -> VerificationReport:
+def _report(
+    output: Path, options: VerifyOptions, progress: Progress
+) -> tuple[VerificationReport, Mapping[Path, Mapping[str, str]]]:
+    """Return what was found, and the hashes of each directory's files from before they were read."""
     began = time.monotonic()
     mappings = load_mappings(options.mappings)
     directories = find_directories(output, mappings.inventory)
-    wanted = _frameworks(directories, options)
+    wanted, left_out = _frameworks(directories, options)
+    directories = [directory for directory in directories if set(directory.formats) & set(wanted)]
     for directory in directories:  # before the work, not after it
         require_space(directory.path, LARGEST_VERIFICATION)
     with (
@@ -158,20 +163,24 @@ def _report(output: Path, options: VerifyOptions, progress: Progress) -> Verific
                 "a config file or a text says something of a checkpoint, and none is known here",
                 hint="name it with --source, or leave --config and --text out to audit the directory",
             )
-        run = _Verification(output, options, mappings, directories, known, workers, wanted, Path(scratch))
-        return run.report(progress, began)
+        run = _Verification(output, options, mappings, directories, known, workers, wanted, left_out, Path(scratch))
+        hashes = {directory.path: file_hashes(directory.path) for directory in directories}
+        return run.report(progress, began), hashes
 
 
-def _frameworks(directories: Sequence[Directory], options: VerifyOptions) -> tuple[TargetFormat, ...]:
-    """Return the frameworks that are to run."""
+def _frameworks(
+    directories: Sequence[Directory], options: VerifyOptions
+) -> tuple[tuple[TargetFormat, ...], tuple[TargetFormat, ...]]:
+    """Return the frameworks that are to run, and those that are left out."""
     there = [target for target in TARGETS if any(target in directory.formats for directory in directories)]
     lacking = [name for name in options.frameworks if name not in there]
     if lacking:
         raise OptionError(
-            f"there are no weights for {' and '.join(lacking)}: the output holds {', '.join(there)}",
+            f"there are no weights for {listed(lacking)}: the output holds {listed(there)}",
             hint="leave --frameworks out to run all of them",
         )
-    return tuple(target for target in there if not options.frameworks or target in options.frameworks)
+    wanted = options.frameworks or there
+    return tuple(name for name in there if name in wanted), tuple(name for name in there if name not in wanted)
 
 
 @dataclass(frozen=True)
@@ -185,16 +194,12 @@ class _Verification:
     known: KnownSource | None
     workers: Mapping[TargetFormat, Worker]
     wanted: Sequence[TargetFormat]
+    left_out: tuple[TargetFormat, ...]
     scratch: Path
 
     @property
     def missing(self) -> tuple[TargetFormat, ...]:
         return tuple(name for name in self.wanted if name not in self.workers)
-
-    @property
-    def left_out(self) -> tuple[TargetFormat, ...]:
-        there = [target for target in TARGETS if any(target in each.formats for each in self.directories)]
-        return tuple(target for target in there if target not in self.wanted)
 
     def report(self, progress: Progress, began: float) -> VerificationReport:
         """Check, run, compare, and come to a verdict."""
@@ -309,6 +314,9 @@ class _Verification:
     def _notes(self) -> Iterator[str]:
         if self.known is None:
             yield "no source is known, so nothing here is proven against Google's code: name it with --source"
+            records = {each.record.source.checkpoint for each in self.directories if each.record}
+            if records:
+                yield f"it was converted from {listed(sorted(records))}, which is not where it was, or another by now"
         if self.left_out:
             yield f"{listed(self.left_out)} left out on request"
         for name in self.missing:

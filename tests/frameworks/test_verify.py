@@ -171,6 +171,9 @@ def test_a_nan_fails(out: Path) -> None:
     head = only(verify_output(out, ONE_FRAMEWORK))
     assert {found.outcome for found in head.runs} == {"failed"}
     assert {found.needed for found in head.runs} == {np.inf}
+    again = read_verification(out / "pretraining")
+    assert again is not None
+    assert {found.needed for found in again.runs} == {np.inf}
 
 
 def test_a_fault_that_no_output_shows_is_found(out: Path) -> None:
@@ -233,6 +236,19 @@ def test_a_changed_file_makes_the_verification_invalid(out: Path) -> None:
     assert found.changes(directory) == ["config.json has changed", "other.bin was not there", "tf_model.h5 is gone"]
 
 
+def test_directories_of_formats_that_are_left_out_are_left_alone(
+    converted: Callable[..., Path], tmp_path: Path
+) -> None:
+    """With a directory for each format, only those that are to run are verified; the proof names the others."""
+    options = {"heads": ("base",), "targets": ("pytorch", "flax"), "split_formats": True}
+    out = shutil.copytree(converted("electra_tiny", "discriminator", **options), tmp_path / "out")
+    report = verify_output(out, ONE_FRAMEWORK)
+    assert report.status == "proven"
+    assert report.left_out == ("flax",)
+    assert (out / "base/pytorch" / VERIFICATION_FILE).is_file()
+    assert not (out / "base/flax" / VERIFICATION_FILE).exists()
+
+
 def test_a_framework_that_is_missing_leaves_the_proof_incomplete(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was written for it was not run: exit 1, unless it is left out by name."""
     monkeypatch.setattr(verify_module, "installed", lambda framework: framework == "pytorch")
@@ -274,6 +290,15 @@ class TestAudit:
         assert result.exit_code == 0, result.output
         assert "audited: consistent with itself; nothing is proven" in result.stdout
         assert read_verification(out / "pretraining").status == "audited"  # type: ignore[union-attr]
+
+    def test_an_audit_takes_nothing_from_a_proof(self, out: Path) -> None:
+        """What was proven of the same bytes stays proven."""
+        verify_output(out, ONE_FRAMEWORK)
+        (out / ".electra-convert.json").unlink()
+        report = verify_output(out, ONE_FRAMEWORK)
+        assert report.status == "audited"
+        assert any("it was converted from model.ckpt-30, which is not where it was" in note for note in report.notes)
+        assert read_verification(out / "pretraining").status == "proven"  # type: ignore[union-attr]
 
     def test_a_source_that_is_another_by_now_is_not_used(self, fixtures: Path, tmp_path: Path) -> None:
         """The note leads to files with another identity: an audit; naming them is an error of the proof."""

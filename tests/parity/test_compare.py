@@ -62,6 +62,17 @@ def test_what_is_not_finite_fails(value: float) -> None:
     assert comparison.arrays["logits"].worst.index == (0, 1)
 
 
+def test_an_infinity_widens_no_gate() -> None:
+    """Not even where the oracle itself has one: what is not finite is no agreement, and the rest has its own scale."""
+    expected, got = outputs(), outputs()
+    expected["logits"][0, 0] = got["logits"][0, 0] = np.inf
+    got["logits"][1, 1] += 1
+    comparison = Comparison(committed_gates(), "float32")
+    comparison.add("length 3", as_computed(expected), as_computed(got))
+    assert not comparison.passed
+    assert comparison.needed == np.inf
+
+
 def test_nothing_compared_does_not_pass() -> None:
     """An empty comparison is no agreement."""
     assert not Comparison(committed_gates(), "float64").passed

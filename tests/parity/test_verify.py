@@ -18,8 +18,10 @@ from electra_convert.errors import (
     CorruptCheckpointError,
     DiskSpaceError,
     OptionError,
+    OutputError,
 )
 from electra_convert.parity import verify as verify_module
+from electra_convert.parity.verdict import verdict
 from electra_convert.parity.verification import read_verification
 
 pytest.importorskip("scipy")
@@ -113,6 +115,30 @@ def test_a_vocabulary_that_was_changed_is_found(out: Path) -> None:
     assert faults(out, "base") == ["vocab.txt is gone"]
 
 
+def test_a_config_that_is_lost_is_found(out: Path) -> None:
+    """The directory is known by its record, and is not passed over."""
+    (out / "base/config.json").unlink()
+    assert any("config.json cannot be read" in found for found in faults(out, "base"))
+
+
+def test_a_directory_that_changes_while_it_is_verified_is_no_proof(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hashes are those of what was read."""
+
+    def change(report: Any) -> str:
+        (out / "base/vocab.txt").write_text("another")
+        return verdict(report)
+
+    monkeypatch.setattr(verify_module, "verdict", change)
+    with pytest.raises(OutputError, match="changed while it was verified"):
+        verify_output(out)
+
+
+def test_a_padding_id_that_is_none_is_found(out: Path) -> None:
+    """It must be an id of the vocabulary."""
+    edit(out / "base/config.json", **{"pad_token_id": "x"})
+    assert faults(out, "base") == ['config.json has pad_token_id = "x"; expected an id of the vocabulary']
+
+
 def test_a_file_that_is_damaged_is_found(out: Path) -> None:
     """A truncated file is a fault of its format; the others are checked."""
     path = out / "pretraining/flax_model.msgpack"
@@ -190,6 +216,21 @@ class TestUsage:
             shutil.copytree(converted(name, "discriminator", heads=("base",)), tmp_path / "out" / name)
         with pytest.raises(OptionError, match="these directories come from several sources"):
             verify_output(tmp_path / "out")
+
+    @pytest.mark.parametrize("field", ["num_attention_heads", "layer_norm_eps"])
+    def test_a_record_of_no_model(self, out: Path, field: str) -> None:
+        """A value of the wrong type is told, with the file."""
+        path = out / "base/conversion.json"
+        config = json.loads(path.read_text())["config"]
+        edit(path, config=config | {field: {"value": "4", "from": "x"}})
+        with pytest.raises(ConfigError, match=r"conversion\.json describes no model"):
+            verify_output(out)
+
+    def test_a_head_that_there_is_not(self, out: Path) -> None:
+        """A record must name one of the inventory's."""
+        edit(out / "base/conversion.json", head="nope")
+        with pytest.raises(ConfigError, match="names the head 'nope'"):
+            verify_output(out)
 
     def test_a_text_without_a_checkpoint(self, out: Path, tmp_path: Path) -> None:
         """An audit has no use for it, and says so."""
