@@ -135,7 +135,7 @@ def test_a_directory_that_changes_while_it_is_verified_is_no_proof(out: Path, mo
 
 def test_a_padding_id_that_is_none_is_found(out: Path) -> None:
     """It must be an id of the vocabulary."""
-    edit(out / "base/config.json", **{"pad_token_id": "x"})
+    edit(out / "base/config.json", pad_token_id="x")
     assert faults(out, "base") == ['config.json has pad_token_id = "x"; expected an id of the vocabulary']
 
 
