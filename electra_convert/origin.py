@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+from electra_convert.formats.google_tf1 import index_path
 from electra_convert.output import replace_document
 
 NOTE_FILE = ".electra-convert.json"
@@ -45,7 +46,7 @@ def recall(directory: Path, identity: str) -> Origin | None:
 
 def _is_there(source: Path) -> bool:
     """Say whether files begin with this name; a prefix is no file."""
-    return source.exists() or any(source.parent.glob(f"{source.name}.index"))
+    return source.exists() or index_path(source).is_file()
 
 
 def _read(note: Path) -> dict[str, object]:

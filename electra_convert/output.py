@@ -121,10 +121,22 @@ def replace_document(path: Path, content: bytes) -> None:
         DiskSpaceError: The disk is full.
         OutputError: It cannot be written for another reason.
     """
+    with replacing(path) as beside:
+        write_document(beside, content)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a new name beside `path`, for a file that takes its place when the block ends well.
+
+    Raises:
+        DiskSpaceError: The disk is full.
+        OutputError: It cannot be written for another reason.
+    """
     beside = path.with_name(STAGED.format(name=path.name.removeprefix("."), mark=secrets.token_hex(4)))
     with _told(path):
         try:
-            write_document(beside, content)
+            yield beside
             beside.replace(path)
             sync_directory(path.parent)
         finally:
@@ -137,9 +149,18 @@ def write_report(path: Path, text: str) -> None:
     Raises:
         OutputError: It cannot be written; the subclass says if the disk is full.
     """
-    with _told(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(path.parent)
     replace_document(path, text.encode())
+
+
+def make_directory(directory: Path) -> None:
+    """Make a directory and those above it, where they are not there.
+
+    Raises:
+        OutputError: It cannot be made; the subclass says if the disk is full.
+    """
+    with _told(directory):
+        directory.mkdir(parents=True, exist_ok=True)
 
 
 def _make_parents(target: Path) -> list[Path]:

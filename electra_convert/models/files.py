@@ -6,9 +6,7 @@ Nothing here goes through the mappings: a model says what its parameters are cal
 from __future__ import annotations
 
 import json
-import secrets
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +15,7 @@ import msgspec
 from electra_convert.config import ElectraConfig, head_config, label_names
 from electra_convert.errors import ConfigError, OutputError, TensorMismatchError
 from electra_convert.formats import Contents, TargetFormat, module_of, read_weights
+from electra_convert.output import make_directory, replace_document, replacing
 from electra_convert.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -198,28 +197,11 @@ def save_model(
         {"generator_lm_head": sorted(name for name in tensors if name.startswith("electra/embeddings/"))},
     )
     described = head_config(config, head=head, architecture=ARCHITECTURES[head], pad_token_id=0)
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with _replacing(directory / module.SINGLE) as path:
-            module.write(path, contents, lambda _: None)
-        with _replacing(directory / CONFIG_FILE) as path:
-            path.write_text(json.dumps(described, indent=2, ensure_ascii=False) + "\n")
-    except OSError as error:
-        raise OutputError(
-            f"{directory} cannot be written: {error.strerror or error}", hint="choose a directory where you may write"
-        ) from error
+    make_directory(directory)
+    with replacing(directory / module.SINGLE) as path:
+        module.write(path, contents, lambda _: None)
+    replace_document(directory / CONFIG_FILE, (json.dumps(described, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def _held(name: str, values: Array) -> Tensor:
     return Tensor(name, values.shape, str(values.dtype), lambda: values)
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """Yield a new name beside `path`, which takes its place when the block ends well."""
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
-    try:
-        yield beside
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)

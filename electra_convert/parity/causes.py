@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 EPSILONS = (1e-5, 1e-6, 1e-3)
 """The epsilons of layer norms that frameworks default to."""
+SHORT = 7
+"""Length of the longest probe on which other graphs are tried: there are many, and any length shows them."""
 
 
 def likely_causes(found: Found) -> tuple[str, ...]:
@@ -45,15 +47,12 @@ def _elsewhere(found: Found, failed: list[Run]) -> Iterator[str]:
     run = next((run for run in failed if run.precision == "float64" and run.divergence), None)
     if run is None or not isinstance(reference, OracleReference):
         return
-    names = [probe.name for probe in reference.probes]
-    number = max(
-        index for index, name in enumerate(names) if reference.probes[index].input_ids.shape[1] <= 7 or not index
-    )
+    number = max(index for index, probe in enumerate(reference.probes) if probe.input_ids.shape[1] <= SHORT)
     folder = found.outputs / f"{run.framework}-{run.precision}"
     got = read_outputs(folder, number)
     for says, arrays in faulty_graphs(reference, found.subject.directory.head, number):
         comparison = Comparison(committed_gates(), "float64")
-        comparison.add(names[number], as_computed(arrays), got)
+        comparison.add(reference.probes[number].name, as_computed(arrays), got)
         if comparison.passed:
             yield f"the {run.framework} model computes with {says}"
             return
