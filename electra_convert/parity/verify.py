@@ -142,6 +142,7 @@ def _report(
     mappings = load_mappings(options.mappings)
     directories = find_directories(output, mappings.inventory)
     wanted, left_out = _frameworks(directories, options)
+    text = None if options.text is None else read_text(options.text)
     directories = [directory for directory in directories if set(directory.formats) & set(wanted)]
     for directory in directories:  # before the work, not after it
         require_space(directory.path, LARGEST_VERIFICATION)
@@ -163,7 +164,9 @@ def _report(
                 "a config file or a text says something of a checkpoint, and none is known here",
                 hint="name it with --source, or leave --config and --text out to audit the directory",
             )
-        run = _Verification(output, options, mappings, directories, known, workers, wanted, left_out, Path(scratch))
+        run = _Verification(
+            output, options, mappings, directories, known, text, workers, wanted, left_out, Path(scratch)
+        )
         hashes = {directory.path: file_hashes(directory.path) for directory in directories}
         return run.report(progress, began), hashes
 
@@ -192,6 +195,7 @@ class _Verification:
     mappings: Mappings
     directories: Sequence[Directory]
     known: KnownSource | None
+    text: str | None
     workers: Mapping[TargetFormat, Worker]
     wanted: Sequence[TargetFormat]
     left_out: tuple[TargetFormat, ...]
@@ -309,7 +313,7 @@ class _Verification:
             coverage=describe(part.probes, part.config),
             drift={head: part.reference.drift(head) for head in heads} if part.reference.cast else {},
         )
-        return _with_text(report, known, part, subjects, self.options.text)
+        return _with_text(report, known, part, subjects, self.text)
 
     def _notes(self) -> Iterator[str]:
         if self.known is None:
@@ -350,7 +354,7 @@ def _audited_parts(subjects: Sequence[Subject]) -> Iterator[PartReport]:
 
 
 def _with_text(
-    report: PartReport, known: KnownSource, part: KnownPart, subjects: Sequence[Subject], text: Path | None
+    report: PartReport, known: KnownSource, part: KnownPart, subjects: Sequence[Subject], text: str | None
 ) -> PartReport:
     """Add what text shows of a part's native head: assumptions that were tried on it, and a look."""
     directory = next((each.directory for each in subjects if each.directory.head == part.native_head), None)
@@ -362,12 +366,12 @@ def _with_text(
     about: dict[str, Any] = {
         "part": part.record.part,
         "native_head": part.native_head,
-        "text": None if text is None else read_text(text),
+        "text": text,
         "vocabulary": read_vocabulary(directory.path / VOCABULARY_FILE),
         "lowercase": tokenizer.lowercase.value if tokenizer else True,
         "strip_accents": tokenizer.strip_accents if tokenizer else None,
     }
-    rankings = rank_assumptions(known.files.tensors, part.config, **about) if text else ()
+    rankings = () if text is None else rank_assumptions(known.files.tensors, part.config, **about)
     confirmed = {ranking.field for ranking in rankings if ranking.finding == "confirmed"}
     return msgspec.structs.replace(
         report,
