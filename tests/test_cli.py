@@ -18,8 +18,9 @@ import yaml
 from click.testing import CliRunner, Result
 
 import electra_convert
-from electra_convert import ConvertOptions, cli, load_mappings
+from electra_convert import ConvertOptions, load_mappings
 from electra_convert.cli import main
+from electra_convert.cli.arguments import HEADS
 from electra_convert.formats import TARGETS
 from electra_convert.mapping import LAYOUTS
 from electra_convert.options import DTYPES, PART_CHOICES
@@ -90,7 +91,7 @@ class TestDefaultCommand:
         result = run("--part", "discriminator", "--to", "pytorch")
         assert result.exit_code == 0, result.stderr
         out = here / "electra_toy-discriminator"
-        assert sorted(path.name for path in out.iterdir() if path.is_dir()) == sorted(cli.HEADS)
+        assert sorted(path.name for path in out.iterdir() if path.is_dir()) == sorted(HEADS)
         assert "under electra_toy-discriminator" in result.stdout
 
     def test_part_may_be_left_out_where_there_is_one(self, here: Path) -> None:
@@ -132,8 +133,8 @@ class TestSummary:
         lines = result.stdout.splitlines()
         assert lines[0] == "model.ckpt-30: a discriminator and a generator that share their embeddings"
         assert any("assumed" in line and "num_attention_heads = 1" in line for line in lines)
-        rows = {line.split()[0]: line.split()[1:] for line in lines if line.split() and line.split()[0] in cli.HEADS}
-        assert list(rows) == list(cli.HEADS)
+        rows = {line.split()[0]: line.split()[1:] for line in lines if line.split() and line.split()[0] in HEADS}
+        assert list(rows) == list(HEADS)
         assert rows["pretraining"][:2] == ["59", "140,513"]
         assert rows["masked_lm"][:4] == ["55", "1", "5", "139,032"]
         assert "all 337 tensors of the checkpoint, as the discriminator sees them: 59 used" in result.stdout
@@ -294,7 +295,7 @@ class TestJson:
         result = run("--part", "discriminator", fixtures / "electra_tiny", "out", "--to", "flax", "--json")
         report = json.loads(result.stdout)
         assert report["output"] == "out"
-        assert [head["head"] for head in report["heads"]] == list(cli.HEADS)
+        assert [head["head"] for head in report["heads"]] == list(HEADS)
         assert report["heads"][1]["directory"] == "out/pretraining"
         assert {head["status"] for head in report["heads"]} == {"written"}
         assert report["parts"][0]["assumed"]["num_attention_heads"] == 1
@@ -428,7 +429,7 @@ class TestHelp:
     def test_choices_are_the_librarys(self) -> None:
         """What the command line offers without loading the library is what the library knows."""
         options = {parameter.name: parameter for parameter in main.commands["convert"].params}
-        assert list(cli.HEADS) == list(load_mappings().inventory.heads)
+        assert list(HEADS) == list(load_mappings().inventory.heads)
         choices = {
             name: tuple(options[name].type.choices)  # type: ignore[attr-defined]
             for name in ("part", "layout", "dtype", "heads", "targets")
@@ -437,7 +438,7 @@ class TestHelp:
             "part": PART_CHOICES,
             "layout": LAYOUTS,
             "dtype": DTYPES,
-            "heads": cli.HEADS,
+            "heads": HEADS,
             "targets": TARGETS,
         }
         assert get_args(electra_convert.formats.TargetFormat) == TARGETS

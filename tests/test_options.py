@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from electra_convert import ConvertOptions, OptionError, cli, load_mappings
+from electra_convert import ConvertOptions, OptionError, load_mappings
+from electra_convert.cli.arguments import HEADS
 
 
 @pytest.mark.parametrize(
@@ -48,7 +49,7 @@ def test_the_order_of_formats_does_not_matter() -> None:
 
 def test_the_command_line_offers_every_head() -> None:
     """The command line names the heads itself, so that `--help` reads no file; they are the inventory's."""
-    assert list(cli.HEADS) == list(load_mappings().inventory.heads)
+    assert list(HEADS) == list(load_mappings().inventory.heads)
 
 
 @pytest.mark.parametrize(

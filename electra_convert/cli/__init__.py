@@ -1,0 +1,46 @@
+"""The command line: a command parses, calls one function of the library, and prints."""
+
+from __future__ import annotations
+
+import click
+
+from electra_convert._version import __version__
+from electra_convert.cli.convert import convert
+from electra_convert.cli.inspect import inspect
+from electra_convert.cli.mappings import mappings
+from electra_convert.cli.verify import verify
+
+
+class DefaultGroup(click.Group):
+    """A group that runs `convert` where no command is named."""
+
+    default = "convert"
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put the default command before arguments that begin with no command and no option of the group."""
+        own = {option for parameter in self.get_params(ctx) for option in parameter.opts}
+        if not args or (args[0] not in self.commands and args[0] not in own):
+            args = [self.default, *args]
+        return super().parse_args(ctx, args)
+
+    def format_usage(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Show the call without a command first, for it is the usual one."""
+        formatter.write_usage("electra-convert", "[convert] --part PART [SOURCE] [OUT] [OPTIONS]")
+        formatter.write_usage("electra-convert", "COMMAND [ARGS]...", prefix="       ")
+
+
+@click.group(cls=DefaultGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, message="electra-convert %(version)s")
+def main() -> None:
+    """Turn a checkpoint of google-research/electra into PyTorch, TensorFlow and Flax models.
+
+    \b
+    electra-convert --part discriminator electra_small
+
+    writes every head in every framework to ./electra_small-discriminator, ready to be loaded by transformers.
+    `electra-convert convert --help` lists the options.
+    """  # noqa: D301  # click takes the control character as "keep these lines"
+
+
+for command in (convert, verify, inspect, mappings):
+    main.add_command(command)

@@ -1,0 +1,33 @@
+"""How a command tells of what goes wrong: one message, and an exit code."""
+
+from __future__ import annotations
+
+import io
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+
+from electra_convert.errors import ElectraConvertError, OptionError
+
+
+@contextmanager
+def told(*, debug: bool) -> Iterator[None]:
+    """Print an expected error as one message and leave: 2 for wrong usage, 1 for everything else."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # paths may hold what the terminal cannot show
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that nothing is left behind
+    try:
+        yield
+    except ElectraConvertError as error:
+        if debug:
+            raise
+        click.secho("error: ", fg="red", bold=True, nl=False, err=True)
+        click.echo(str(error), err=True)
+        sys.exit(2 if isinstance(error, OptionError) else 1)
+    except KeyboardInterrupt:
+        click.echo("\ninterrupted: what was finished stays, nothing is half-written", err=True)
+        sys.exit(130)
