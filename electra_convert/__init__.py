@@ -17,6 +17,9 @@ from typing import TYPE_CHECKING, Any
 from electra_convert._version import __version__
 
 if TYPE_CHECKING:
+    from electra_convert.batch.report import BatchReport as BatchReport
+    from electra_convert.batch.run import BatchOptions as BatchOptions
+    from electra_convert.batch.run import run_batch as run_batch
     from electra_convert.config import ElectraConfig as ElectraConfig
     from electra_convert.convert import ConversionReport as ConversionReport
     from electra_convert.convert import convert_checkpoint as convert_checkpoint
@@ -25,15 +28,22 @@ if TYPE_CHECKING:
     from electra_convert.errors import CorruptCheckpointError as CorruptCheckpointError
     from electra_convert.errors import DiskSpaceError as DiskSpaceError
     from electra_convert.errors import ElectraConvertError as ElectraConvertError
+    from electra_convert.errors import HubError as HubError
+    from electra_convert.errors import HubPermissionError as HubPermissionError
     from electra_convert.errors import MappingError as MappingError
     from electra_convert.errors import OptionError as OptionError
     from electra_convert.errors import OutputError as OutputError
     from electra_convert.errors import OutputExistsError as OutputExistsError
     from electra_convert.errors import PartNotFoundError as PartNotFoundError
+    from electra_convert.errors import PlanError as PlanError
+    from electra_convert.errors import PublishError as PublishError
     from electra_convert.errors import SourceError as SourceError
     from electra_convert.errors import TensorMismatchError as TensorMismatchError
     from electra_convert.errors import UnsupportedCheckpointError as UnsupportedCheckpointError
     from electra_convert.errors import VocabularyError as VocabularyError
+    from electra_convert.hub.publication import UploadOptions as UploadOptions
+    from electra_convert.hub.upload import UploadReport as UploadReport
+    from electra_convert.hub.upload import upload_output as upload_output
     from electra_convert.inspection import Inspection as Inspection
     from electra_convert.inspection import inspect_checkpoint as inspect_checkpoint
     from electra_convert.mapping import Mappings as Mappings
@@ -42,10 +52,13 @@ if TYPE_CHECKING:
     from electra_convert.parity.report import VerificationReport as VerificationReport
     from electra_convert.parity.verify import VerifyOptions as VerifyOptions
     from electra_convert.parity.verify import verify_output as verify_output
+    from electra_convert.report.card_content import CardMetadata as CardMetadata
     from electra_convert.tokenizer import ElectraTokenizer as ElectraTokenizer
     from electra_convert.tokenizer import ElectraTokenizerFast as ElectraTokenizerFast
 
 _MODULES = {
+    "batch.report": ("BatchReport",),
+    "batch.run": ("BatchOptions", "run_batch"),
     "config": ("ElectraConfig",),
     "convert": ("ConversionReport", "convert_checkpoint"),
     "errors": (
@@ -54,21 +67,28 @@ _MODULES = {
         "CorruptCheckpointError",
         "DiskSpaceError",
         "ElectraConvertError",
+        "HubError",
+        "HubPermissionError",
         "MappingError",
         "OptionError",
         "OutputError",
         "OutputExistsError",
         "PartNotFoundError",
+        "PlanError",
+        "PublishError",
         "SourceError",
         "TensorMismatchError",
         "UnsupportedCheckpointError",
         "VocabularyError",
     ),
+    "hub.publication": ("UploadOptions",),
+    "hub.upload": ("UploadReport", "upload_output"),
     "inspection": ("Inspection", "inspect_checkpoint"),
     "mapping": ("Mappings", "load_mappings"),
     "options": ("ConvertOptions",),
     "parity.report": ("VerificationReport",),
     "parity.verify": ("VerifyOptions", "verify_output"),
+    "report.card_content": ("CardMetadata",),
     "tokenizer": ("ElectraTokenizer", "ElectraTokenizerFast"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}

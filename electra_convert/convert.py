@@ -20,7 +20,7 @@ from electra_convert.formats import module_of
 from electra_convert.formats.google_tf1 import GoogleCheckpoint, open_checkpoint
 from electra_convert.inventory import PARTS, Part
 from electra_convert.mapping import load_mappings
-from electra_convert.options import ConvertOptions, PartChoice
+from electra_convert.options import NATIVE_HEAD, ConvertOptions, PartChoice
 from electra_convert.origin import Origin, remember
 from electra_convert.output import exists_error, require_space, whole_directory, write_document
 from electra_convert.part import SOURCE_FORMAT, Checkpoint, SourcePart, recognise
@@ -117,6 +117,7 @@ def convert_checkpoint(
     options: ConvertOptions = ConvertOptions(),  # noqa: B008  # it is immutable
     *,
     dry_run: bool = False,
+    exist_ok: bool = False,
     progress: Progress = no_progress,
 ) -> ConversionReport:
     """Convert a Google checkpoint.
@@ -128,10 +129,11 @@ def convert_checkpoint(
         report = convert_checkpoint("electra_small", "out", ConvertOptions(part="discriminator"))
 
     Args:
-        source: A checkpoint: its directory, prefix, one of its files, or an archive of it.
+        source: A checkpoint: its directory, prefix, one of its files, an archive of it, or the URL of one of these.
         out: The output directory; by default `<name>-<part>` in the working directory.
         options: What to convert, and how.
         dry_run: Only plan.
+        exist_ok: That all of it is there already, made by this very conversion, is no error.
         progress: Shows progress.
 
     Returns:
@@ -140,14 +142,14 @@ def convert_checkpoint(
     Raises:
         ElectraConvertError: The subclass says what went wrong. Heads that were finished stay.
     """
-    with locate(Path(source), step=options.step, progress=progress) as location:
+    with locate(source, step=options.step, values=not dry_run, progress=progress) as location:
         conversion = Conversion.prepare(location, None if out is None else Path(out), options)
-        there = conversion.find_finished()
+        there = conversion.find_finished(exist_ok=exist_ok)
         if dry_run:
             return conversion.report("planned", there=there)
         report = conversion.run(there, progress)
     try:
-        remember(report.output, report.identity, Origin(Path(source), options.step))
+        remember(report.output, report.identity, Origin(source, options.step))
     except OutputError as error:
         note = f"where the source lies was not noted, so give verify --source: {error.message}"
         return msgspec.structs.replace(report, notes=[*report.notes, note])
@@ -182,7 +184,6 @@ class Conversion:
     def prepare(cls, location: Location, out: Path | None, options: ConvertOptions) -> Conversion:
         """Plan a conversion; nothing is written, and no tensor is read."""
         mappings = load_mappings(options.mappings)
-        names = choose_heads(options.heads, mappings.inventory.heads)
         files = open_checkpoint(location.prefix)
         checkpoint = recognise(mappings, files.tensors, files.unreadable)
         parts = choose_parts(options.part, checkpoint)
@@ -206,6 +207,7 @@ class Conversion:
         for part, source in understood.items():
             planner = Planner(checkpoint, identity, source, options, tokenizers[part])
             folder = Path(part) if len(parts) > 1 else Path()
+            names = choose_heads(options.heads, mappings.inventory.heads, native=source.native_head)
             heads += [planner.plan(name, folder / name) for name in names]
         out = out or Path(f"{location.name}-{options.part or parts[0]}")
         notes = [note for tokenizer in tokenizers.values() for note in tokenizer.notes]
@@ -279,25 +281,28 @@ class Conversion:
             source_tensors={fate: fates.count(fate) for fate in dict.fromkeys(fates)},
         )
 
-    def find_finished(self) -> list[HeadPlan]:
+    def find_finished(self, *, exist_ok: bool = False) -> list[HeadPlan]:
         """Return the heads that an earlier run of this very conversion finished; check that the others can be written.
+
+        Args:
+            exist_ok: That these are all of them is no error.
 
         Raises:
             OutputExistsError: Something else is there, or all of them are.
             OutputError: The output directory cannot be written, or its disk has too little room.
         """
-        there = self._already_there()
+        there = self._already_there(exist_ok=exist_ok)
         require_space(self.out, _bytes_needed([head for head in self.heads if head not in there], there))
         return there
 
-    def _already_there(self) -> list[HeadPlan]:
+    def _already_there(self, *, exist_ok: bool) -> list[HeadPlan]:
         existing = [head for head in self.heads if os.path.lexists(self.out / head.directory)]
         if self.options.overwrite or not existing:
             return []
         foreign = [head for head in existing if not _is_this(head, self.out / head.directory)]
         if foreign:
             raise exists_error([self.out / head.directory for head in foreign])
-        if len(existing) == len(self.heads):
+        if len(existing) == len(self.heads) and not exist_ok:
             raise OutputExistsError(
                 f"everything asked for is in {self.out} already, made from this checkpoint with these options",
                 hint="there is nothing to do; to make it again, give --overwrite",
@@ -376,12 +381,22 @@ def _require_activation(parts: Mapping[Part, SourcePart], options: ConvertOption
         )
 
 
-def choose_heads(wanted: Sequence[str], heads: Mapping[str, Any]) -> list[str]:
+def choose_heads(wanted: Sequence[str], heads: Mapping[str, Any], *, native: str | None = None) -> list[str]:
     """Return the heads that are asked for, in the order of the inventory.
+
+    Args:
+        wanted: Their names; `native` is the one that was trained. None means all.
+        heads: The heads there are.
+        native: The head that was trained, if there is one that can be converted.
 
     Raises:
         OptionError: Some do not exist.
     """
+    if NATIVE_HEAD in wanted and native is None:
+        raise OptionError(
+            "this part has no native head that can be converted", hint=f"choose from {', '.join(heads)}"
+        )
+    wanted = [native if name == NATIVE_HEAD and native else name for name in wanted]
     unknown = [name for name in wanted if name not in heads]
     if unknown:
         raise OptionError(

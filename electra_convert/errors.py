@@ -11,11 +11,15 @@
     ├── PartNotFoundError               the checkpoint has no such part
     ├── ConfigError                     the config is wrong, or contradicts the tensors
     ├── MappingError                    a file in ``mappings/`` is wrong
+    ├── PlanError                       the plan of a batch is wrong
     ├── TensorMismatchError             tensors are missing, unknown or of the wrong shape
     ├── VocabularyError                 the vocabulary is wrong, or does not fit the model
-    └── OutputError                     the target cannot be written
-        ├── OutputExistsError           something is there already
-        └── DiskSpaceError              the disk is too small
+    ├── OutputError                     the target cannot be written
+    │   ├── OutputExistsError           something is there already
+    │   └── DiskSpaceError              the disk is too small
+    ├── PublishError                    what is to be published must not be, as it is
+    └── HubError                        the Hub cannot be reached, or refuses
+        └── HubPermissionError          the token, or the lack of one, does not allow it
 
 Anything else that escapes is a bug.
 """
@@ -77,6 +81,10 @@ class MappingError(ElectraConvertError):
     """A mapping file is wrong."""
 
 
+class PlanError(ElectraConvertError):
+    """The plan of a batch is wrong."""
+
+
 class TensorMismatchError(ElectraConvertError):
     """Tensors are missing, unknown or of the wrong shape."""
 
@@ -95,3 +103,15 @@ class OutputExistsError(OutputError):
 
 class DiskSpaceError(OutputError):
     """The disk has less room than the output needs."""
+
+
+class PublishError(ElectraConvertError):
+    """What is to be published must not be, as it is: it is not proven, or nobody named it."""
+
+
+class HubError(ElectraConvertError):
+    """The Hub cannot be reached, or refuses."""
+
+
+class HubPermissionError(HubError):
+    """The token does not allow it, or there is none."""

@@ -91,7 +91,7 @@ def inspect_checkpoint(
     """Say what a checkpoint is; only its index is read.
 
     Args:
-        source: A checkpoint: its directory, prefix, one of its files, or an archive of it.
+        source: A checkpoint: its directory, prefix, one of its files, an archive of it, or the URL of one of these.
         step: The step to inspect; by default the one the `checkpoint` file names.
         config: Google's hparams, or a `bert_config.json` or `config.json`.
         mappings: A folder of mappings to use instead of the package's own.
@@ -99,7 +99,7 @@ def inspect_checkpoint(
     Raises:
         ElectraConvertError: The subclass says what went wrong.
     """
-    with locate(Path(source), step=step) as location:
+    with locate(source, step=step, values=False) as location:
         files = open_checkpoint(location.prefix)
         checkpoint = recognise(
             load_mappings(None if mappings is None else Path(mappings)), files.tensors, files.unreadable

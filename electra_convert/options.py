@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Final, Literal, get_args, get_type_hints
 
 import msgspec
 
@@ -17,6 +17,8 @@ Dtype = Literal["float32", "float16", "bfloat16"]
 DTYPES: tuple[Dtype, ...] = get_args(Dtype)
 PartChoice = Literal["discriminator", "generator", "both"]
 PART_CHOICES: tuple[PartChoice, ...] = get_args(PartChoice)
+NATIVE_HEAD: Final = "native"
+"""Stands for the head that a part was trained on."""
 
 
 class ConvertOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,7 +26,7 @@ class ConvertOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     Args:
         part: The part, or both; may be left out where the checkpoint has only one.
-        heads: Names of heads; none means all.
+        heads: Names of heads; none means all, `native` is the one a part was trained on.
         targets: The formats to write.
         step: The step to convert; by default the one the `checkpoint` file names.
         config: Google's hparams, or a `bert_config.json` or `config.json`.

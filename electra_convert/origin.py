@@ -10,8 +10,10 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+from electra_convert.errors import OutputError
 from electra_convert.formats.google_tf1 import index_path
 from electra_convert.output import replace_document
+from electra_convert.remote.place import is_url, shown
 
 NOTE_FILE = ".electra-convert.json"
 LEVELS = 3
@@ -19,18 +21,31 @@ LEVELS = 3
 
 
 class Origin(NamedTuple):
-    """What a conversion was given as its source."""
+    """What a conversion was given as its source: a path, or a URL."""
 
-    source: Path
+    source: str | os.PathLike[str]
     step: int | None
 
 
 def remember(output: Path, identity: str, origin: Origin) -> None:
-    """Note which source has this identity (SHA-256 of its index)."""
+    """Note which source has this identity (SHA-256 of its index).
+
+    Raises:
+        OutputError: It is a URL with a secret in it, or the note cannot be written.
+    """
     note = output / NOTE_FILE
     known = _read(note)
-    known[identity] = {"source": os.fspath(origin.source.absolute()), "step": origin.step}
+    known[identity] = {"source": _spelt(origin.source), "step": origin.step}
     replace_document(note, (json.dumps(known, indent=2, sort_keys=True) + "\n").encode())
+
+
+def _spelt(source: str | os.PathLike[str]) -> str:
+    if not is_url(source):
+        return os.fspath(Path(source).absolute())
+    url = str(source)
+    if shown(url) != url:
+        raise OutputError(f"{shown(url)} has credentials or a query, which are written nowhere")
+    return url
 
 
 def recall(directory: Path, identity: str) -> Origin | None:
@@ -39,14 +54,14 @@ def recall(directory: Path, identity: str) -> Origin | None:
     for folder in (directory, *directory.parents[:LEVELS]):
         entry = _read(folder / NOTE_FILE).get(identity)
         if isinstance(entry, dict) and isinstance(entry.get("source"), str):
-            origin = Origin(Path(entry["source"]), entry.get("step"))
-            return origin if _is_there(origin.source) else None
+            source = entry["source"] if is_url(entry["source"]) else Path(entry["source"])
+            return Origin(source, entry.get("step")) if _is_there(source) else None
     return None
 
 
-def _is_there(source: Path) -> bool:
-    """Say whether files begin with this name; a prefix is no file."""
-    return source.exists() or index_path(source).is_file()
+def _is_there(source: str | Path) -> bool:
+    """Say whether files begin with this name; a prefix is no file. What a URL names shows when it is read."""
+    return isinstance(source, str) or source.exists() or index_path(source).is_file()
 
 
 def _read(note: Path) -> dict[str, object]:

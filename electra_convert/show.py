@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import product
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from rich.text import Text
 from electra_convert.output import in_bytes
 from electra_convert.plan import NATIVE
 from electra_convert.progress import Advance, Progress
+from electra_convert.report.calls import load_call
 
 if TYPE_CHECKING:
     from electra_convert.convert import ConversionReport, HeadReport, PartReport
@@ -23,13 +24,16 @@ if TYPE_CHECKING:
     from electra_convert.inspection import InspectedPart, Inspection
     from electra_convert.options import ConvertOptions
 
-CLASS_PREFIXES = {"pytorch": "", "tensorflow": "TF", "flax": "Flax"}
-
 
 def print_json(report: Any) -> None:
     """Print a report as JSON."""
+    click.echo(as_json(report))
+
+
+def as_json(report: Any) -> str:
+    """Return a report as JSON."""
     encoded = msgspec.json.encode(report, enc_hook=_spelt_path, order="deterministic")
-    click.echo(msgspec.json.format(encoded).decode())
+    return msgspec.json.format(encoded).decode()
 
 
 def _spelt_path(path: Any) -> str:
@@ -56,6 +60,17 @@ def show_progress() -> Iterator[Progress]:
             yield lambda count: shown.advance(task, count)
 
     yield stretch
+
+
+@contextmanager
+def client_progress() -> Iterator[Callable[[str], None]]:
+    """Yield what tells on stderr what is waited for; the Hub's client shows its bars on a terminal only."""
+    from huggingface_hub.utils import disable_progress_bars
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        disable_progress_bars()
+    yield lambda text: console.print(text, style="yellow", highlight=False, markup=False)
 
 
 def show_conversion(report: ConversionReport, *, dry_run: bool) -> None:
@@ -187,11 +202,6 @@ def _show_calls(console: Console, report: ConversionReport) -> None:
 
 
 def _call(head: HeadReport, target: TargetFormat, options: ConvertOptions) -> str:
-    architecture = f"{CLASS_PREFIXES[target]}{head.architecture}"
-    if architecture == "TFElectraForCausalLM":  # transformers has none; the names are those of the masked one
-        architecture = "TFElectraForMaskedLM"
-    if options.split_formats:
-        return f'{architecture}.from_pretrained("{head.directory / target}")'
-    beside_pytorch = target == "tensorflow" and "pytorch" in options.targets
-    extra = ", use_safetensors=False" if beside_pytorch else ""
-    return f'{architecture}.from_pretrained("{head.directory}"{extra})'
+    split = options.split_formats
+    place, formats = (head.directory / target, (target,)) if split else (head.directory, options.targets)
+    return load_call(head.architecture, target, place, formats=formats)

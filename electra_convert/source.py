@@ -1,12 +1,14 @@
 """From what the user typed to where the checkpoint is.
 
 A source is a directory, a prefix, one of a checkpoint's files, or an archive of such a directory, which is
-unpacked for as long as it is needed.
+unpacked for as long as it is needed. It may lie elsewhere, at a URL: then a mirror of its directory stands for it, in
+which only the files that are needed have content, so that what holds for directories is said once.
 """
 
 from __future__ import annotations
 
 import errno
+import glob
 import os
 import re
 import shutil
@@ -17,10 +19,11 @@ import tempfile
 import zipfile
 import zlib
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path, PurePosixPath
+from itertools import takewhile
+from pathlib import Path, PurePath, PurePosixPath
 from typing import IO, TYPE_CHECKING
 
 from electra_convert.errors import (
@@ -31,13 +34,18 @@ from electra_convert.errors import (
     SourceError,
     UnsupportedCheckpointError,
 )
-from electra_convert.formats.google_tf1 import index_path
-from electra_convert.formats.sstable import MAGIC
+from electra_convert.formats.google_tf1 import HEADER_KEY, index_path, shard_path
+from electra_convert.formats.sstable import MAGIC, read_table
+from electra_convert.formats.wire import DamageError, Message
 from electra_convert.output import in_bytes
 from electra_convert.progress import Advance, Progress, no_progress
+from electra_convert.remote.place import LOCAL, is_url, open_remote, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from electra_convert.remote.cache import Mirror
+    from electra_convert.remote.place import Remote
 
 EXAMPLE = "for example: electra-convert --part discriminator path/to/electra_small"
 RESAVE_HINT = (
@@ -53,6 +61,7 @@ STATE_ESCAPE = re.compile(r"\\(?P<code>\\|[0-3][0-7]{2})")
 STATE_LIMIT = 1 << 24
 VOCABULARY = "vocab.txt"
 DATA_FILE = re.compile(r"(?P<prefix>.+)\.data-\d{5}-of-\d{5}")
+STEP = re.compile(r".+-(?P<step>[0-9]{1,18})")
 OTHER_MODELS = (
     "model.safetensors",
     "pytorch_model.bin",
@@ -94,30 +103,52 @@ class Location:
 
 
 @contextmanager
-def locate(source: Path, *, step: int | None = None, progress: Progress = no_progress) -> Iterator[Location]:
+def locate(
+    source: str | os.PathLike[str], *, step: int | None = None, values: bool = True, progress: Progress = no_progress
+) -> Iterator[Location]:
     """Find the checkpoint that `source` names.
 
     Args:
-        source: A directory, prefix, `.index`, `.data-*` or `checkpoint` file, or an archive.
+        source: A directory, prefix, `.index`, `.data-*` or `checkpoint` file, an archive, or the URL of one of these.
         step: The step to use; by default the one the `checkpoint` file names.
-        progress: Shows the progress of unpacking.
+        values: Whether the values will be read. If not, the data files of a checkpoint elsewhere are not downloaded:
+            files of their sizes stand for them.
+        progress: Shows the progress of downloading and unpacking.
 
     Raises:
         SourceError: There is none, or it is of a kind that is not read; the subclass says which.
-        OptionError: The source names one step, and `step` another.
-        DiskSpaceError: There is no room to unpack an archive.
+        OptionError: The source names one step, and `step` another; or what reads its URL is not installed.
+        DiskSpaceError: There is no room to download it, or to unpack an archive.
     """
-    suffix = next((suffix for suffix in ARCHIVES if source.name.endswith(suffix)), "")
+    if is_url(source):
+        place = open_remote(str(source))
+        if place.scheme not in LOCAL:
+            with _elsewhere(place, step, values=values, progress=progress) as location:
+                yield location
+            return
+        source = place.path
+    with _here(Path(source), step, progress) as location:
+        yield location
+
+
+@contextmanager
+def _here(source: Path, step: int | None, progress: Progress) -> Iterator[Location]:
+    suffix = archive_suffix(source.name)
     if suffix and os.path.isfile(source):  # noqa: PTH113 false, where Path.is_file() raises
         with tempfile.TemporaryDirectory(prefix="electra-convert-") as folder:
             _unpack(source, Path(folder), progress)
-            with _told_of(source, unpacked=folder):
+            with _told_of(source, stand_in=folder):
                 prefix = _in_directory(_only_checkpoint_directory(Path(folder), source), step)
-            yield Location(prefix, source.name.removesuffix(suffix), _vocabulary(prefix, within=Path(folder)))
+                yield Location(prefix, source.name.removesuffix(suffix), _vocabulary(prefix, within=Path(folder)))
     else:
         with _readable(source):
             prefix = _find(source, step)
         yield Location(prefix, prefix.parent.resolve().name or "electra", _vocabulary(prefix))
+
+
+def archive_suffix(name: str) -> str:
+    """Return what makes a name that of an archive; nothing, if it is not."""
+    return next((suffix for suffix in ARCHIVES if name.endswith(suffix)), "")
 
 
 @contextmanager
@@ -129,12 +160,12 @@ def _readable(source: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _told_of(archive: Path, *, unpacked: str) -> Iterator[None]:
-    """Tell of errors with paths in the archive; those it was unpacked to will be gone."""
+def _told_of(place: object, *, stand_in: str) -> Iterator[None]:
+    """Tell of errors with paths in an archive, or elsewhere; those of what stands for it here will be gone."""
     try:
         yield
     except SourceError as error:
-        texts = [text.replace(unpacked, str(archive)) for text in (error.message, error.hint, *error.problems)]
+        texts = [text.replace(stand_in, str(place)) for text in (error.message, error.hint, *error.problems)]
         raise type(error)(texts[0], hint=texts[1], problems=texts[2:]) from None
 
 
@@ -181,7 +212,7 @@ def _not_found(source: Path, prefix: Path) -> SourceError:
 
 def _in_directory(directory: Path, step: int | None) -> Path:
     found = [_prefix(path) for path in directory.glob("*.index") if path.is_file() and not path.name.startswith("._")]
-    found.sort(key=lambda prefix: (len(prefix.name), prefix.name))  # step 9 before step 10
+    found.sort(key=_by_step)
     if step is not None and found:
         return _at_step(directory, found, step)
     state = directory / STATE_FILE
@@ -199,7 +230,20 @@ def _in_directory(directory: Path, step: int | None) -> Path:
 
 
 def _is_at(prefix: Path, step: int) -> bool:
-    return prefix.name.endswith(f"-{step}")
+    return step_of(prefix.name) == step
+
+
+def step_of(name: str) -> int | None:
+    """Return the step in the name of a prefix, `model.ckpt-1000`; nothing, if there is none."""
+    found = STEP.fullmatch(name)
+    return int(found["step"]) if found else None
+
+
+def _by_step(path: PurePath) -> tuple[int, str]:
+    """Sort step 9 before step 10, and what has no step before both."""
+    name = path.name.removesuffix(archive_suffix(path.name))
+    step = step_of(name)
+    return -1 if step is None else step, str(path)
 
 
 def _at_step(directory: Path, found: list[Path], step: int) -> Path:
@@ -296,17 +340,179 @@ def _version_1(path: Path) -> SourceError:
 
 
 def _vocabulary(prefix: Path, within: Path | None = None) -> Path | None:
-    """Find `vocab.txt`: beside the checkpoint, or where Google's code keeps it.
+    """Find `vocab.txt` where it may lie, or anywhere above the checkpoint in an archive."""
+    places = _vocabularies(prefix.absolute().parent)
+    if within is not None:
+        above = prefix.absolute().parent.parents
+        places += [parent / VOCABULARY for parent in above if parent.is_relative_to(within)]
+    return next((place for place in places if place.is_file()), None)
+
+
+def _vocabularies(folder: Path) -> list[Path]:
+    """Return where `vocab.txt` may lie: beside the checkpoint, or where Google's code keeps it.
 
     `run_pretraining.py` reads `<data>/vocab.txt` and writes to `<data>/models/<name>/`.
     """
-    folder = prefix.absolute().parent
     places = [folder]
     if folder.parent.name == "models":
         places.append(folder.parent.parent)
-    if within is not None:
-        places += [parent for parent in folder.parents if parent.is_relative_to(within)]
-    return next((place / VOCABULARY for place in places if (place / VOCABULARY).is_file()), None)
+    return [place / VOCABULARY for place in places]
+
+
+# Elsewhere
+
+
+@contextmanager
+def _elsewhere(place: Remote, step: int | None, *, values: bool, progress: Progress) -> Iterator[Location]:
+    """Find a checkpoint in a mirror of the directory that a URL names, or names a file in."""
+    from electra_convert.remote.cache import Mirror, fetch
+
+    archive = bool(archive_suffix(place.name)) and _is_file(place)
+    inside = archive or _is_in_its_folder(place)
+    folder = place.parent if inside else place
+    with tempfile.TemporaryDirectory(prefix="electra-convert-") as root:
+        mirror = Mirror(folder, Path(root))
+        source = mirror.path / place.name if inside else mirror.path
+        with _told_of(folder, stand_in=str(mirror.path)):
+            if archive:
+                fetch({source: place}, progress)
+            else:
+                _fill(mirror, source, step, values=values, progress=progress)
+            with _here(source, step, progress) as location:
+                yield location
+
+
+def _is_file(place: Remote) -> bool:
+    seen = place.look()
+    if seen is None:
+        raise CheckpointNotFoundError(f"there is nothing at {place}", hint="check the address")
+    return not seen.is_folder
+
+
+def _is_in_its_folder(place: Remote) -> bool:
+    """Return whether a URL names a prefix, or a file, and not a directory: of these a web server knows nothing."""
+    if len(place.parts) == 1:  # a bucket, or a server
+        return False
+    name = Path(place.name)
+    if name.name == STATE_FILE or _prefix(name) != name:
+        return True
+    if place.parent.child(index_path(name).name).look():
+        return True
+    seen = None if place.is_web else place.look()
+    return seen is not None and not seen.is_folder
+
+
+def _fill(mirror: Mirror, source: Path, step: int | None, *, values: bool, progress: Progress) -> None:
+    """Let a mirror have what is needed to find a checkpoint, and to read it."""
+    if source.name == STATE_FILE or source == mirror.path:
+        _fill_directory(mirror)
+    else:
+        mirror.place(index_path(_prefix(source)))
+    prefix = _find(source, step)
+    mirror.fill([index_path(prefix)])
+    data = list(takewhile(mirror.place, _data_files(prefix)))
+    vocabulary = next(filter(mirror.place, _vocabularies(prefix.parent)), None)
+    wanted = [*(data if values else ()), *filter(None, [vocabulary])]
+    mirror.fill(wanted, progress)
+
+
+def _fill_directory(mirror: Mirror) -> None:
+    """Let a mirror have the names in a directory, and the content of its `checkpoint` file."""
+    state = mirror.path / STATE_FILE
+    is_listed = mirror.list()
+    if state.is_file() if is_listed else mirror.place(state):
+        mirror.fill([state])
+        if not is_listed:
+            mirror.place(index_path(state.with_name(_latest_name(state))))
+
+
+def _data_files(prefix: Path) -> Iterator[Path]:
+    """Yield the data files that an index counts; none of a damaged one, which tells of itself when it is opened."""
+    with suppress(DamageError, KeyError):
+        count = Message(read_table(index_path(prefix).read_bytes())[HEADER_KEY]).number(1)
+        yield from (shard_path(prefix, number, count) for number in range(count))
+
+
+# Patterns
+
+
+def expand_source(pattern: str | os.PathLike[str]) -> list[str | Path]:
+    """Return the checkpoints that match a pattern, in the order of their steps.
+
+    ::
+
+        expand_source("run/model.ckpt-*")  # [Path("run/model.ckpt-900"), Path("run/model.ckpt-1000")]
+
+    Args:
+        pattern: A source, which is returned as it is, or one with `*`, `?`, `[...]` or `**` in its path: it matches
+            prefixes, directories that hold a checkpoint, and archives. In a web address `?` begins the query.
+
+    Raises:
+        CheckpointNotFoundError: None does.
+        SourceError: The place cannot be read.
+        OptionError: What reads the URL is not installed.
+    """
+    text = os.fspath(pattern)
+    place = open_remote(text) if is_url(text) else None
+    if place and place.scheme not in LOCAL:
+        path, _, query = text.partition("?") if place.is_web else (text, "", "")
+        if not glob.has_magic(path):
+            return [text]
+        if query:
+            raise OptionError(f"{place} is a pattern with a query, which matches nothing", hint="leave the query out")
+        from electra_convert.remote.place import matches
+
+        return list(_expanded(path, matches, lambda folder: open_remote(folder).listed()))
+    text = place.path if place else text
+    if not glob.has_magic(text) or os.path.lexists(text) or index_path(Path(text)).is_file():
+        return [Path(text)]
+    with _readable(Path(text)):
+        return [Path(path) for path in _expanded(text, _matches, _names)]
+
+
+def _expanded(
+    pattern: str, find: Callable[[str], Mapping[str, bool]], names: Callable[[str], Iterable[str]]
+) -> list[str]:
+    """Return what matches a pattern and is a source, in the order of steps.
+
+    Args:
+        pattern: The pattern.
+        find: Tells what matches one, each with whether it is a folder.
+        names: Tells the names in a folder.
+    """
+    pattern = pattern.rstrip("/")
+    sources = set()
+    for path, is_folder in {**find(f"{pattern}.index"), **find(pattern)}.items():
+        name = PurePosixPath(path).name
+        if is_folder:
+            sources |= {path} if any(inside.endswith(".index") for inside in names(path)) else set()
+        elif archive_suffix(name):
+            sources.add(path)
+        elif name.endswith(".index") and not name.startswith("._"):
+            sources.add(path.removesuffix(".index"))
+    if not sources:
+        raise _no_match(pattern, names)
+    return sorted(sources, key=lambda path: _by_step(PurePosixPath(path)))
+
+
+def _no_match(pattern: str, names: Callable[[str], Iterable[str]]) -> CheckpointNotFoundError:
+    fixed = "/".join(takewhile(lambda part: not glob.has_magic(part), pattern.split("/"))) or os.curdir
+    there: Iterable[str] = ()
+    with suppress(OSError, SourceError):
+        there = sorted(names(fixed), key=lambda name: _by_step(PurePosixPath(name)))
+    return CheckpointNotFoundError(
+        f"no checkpoint matches {shown(pattern)}",
+        problems=[f"{name} is there" for name in list(there)[:MOST_SHOWN]],
+        hint="a pattern matches prefixes (run/model.ckpt-*), directories that hold a checkpoint, and archives",
+    )
+
+
+def _matches(pattern: str) -> dict[str, bool]:
+    return {path: Path(path).is_dir() for path in glob.glob(pattern, recursive=True)}  # noqa: PTH207  # no Path.glob
+
+
+def _names(folder: str) -> list[str]:
+    return [path.name for path in Path(folder).iterdir()]
 
 
 # Archives

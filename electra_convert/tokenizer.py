@@ -43,6 +43,7 @@ VOCABULARY_FILE = "vocab.txt"
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
 SPECIAL_TOKENS_FILE = "special_tokens_map.json"
+TOKENIZER_FILES = (VOCABULARY_FILE, TOKENIZER_FILE, CONFIG_FILE, SPECIAL_TOKENS_FILE)
 
 _COLUMNS = {"input_ids": "ids", "token_type_ids": "type_ids", "attention_mask": "attention_mask"}
 """The names of models' inputs, and of the attributes of `tokenizers.Encoding` that hold them."""
@@ -533,8 +534,7 @@ class ElectraTokenizer:
             VocabularyError: The directory holds no `tokenizer.json`, or a damaged one.
         """
         folder = Path(directory)
-        names = (VOCABULARY_FILE, TOKENIZER_FILE, CONFIG_FILE, SPECIAL_TOKENS_FILE)
-        files = {name: _read(folder / name) for name in names if (folder / name).is_file()}
+        files = {name: _read(folder / name) for name in TOKENIZER_FILES if (folder / name).is_file()}
         if TOKENIZER_FILE not in files:
             raise VocabularyError(
                 f"{folder} holds no {TOKENIZER_FILE}",

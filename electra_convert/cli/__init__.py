@@ -5,9 +5,11 @@ from __future__ import annotations
 import click
 
 from electra_convert._version import __version__
+from electra_convert.cli.batch import batch
 from electra_convert.cli.convert import convert
 from electra_convert.cli.inspect import inspect
 from electra_convert.cli.mappings import mappings
+from electra_convert.cli.upload import upload
 from electra_convert.cli.verify import verify
 
 
@@ -42,5 +44,5 @@ def main() -> None:
     """  # noqa: D301  # click takes the control character as "keep these lines"
 
 
-for command in (convert, verify, inspect, mappings):
+for command in (convert, verify, upload, batch, inspect, mappings):
     main.add_command(command)

@@ -11,6 +11,25 @@ import click
 EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 EXISTING_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 ANY_PATH = click.Path(path_type=Path)
+
+
+class Source(click.ParamType[Any]):
+    """A path, or a URL; which of them, the library tells apart by their types."""
+
+    name = "source"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str | None:  # noqa: ARG002  # click's signature
+        """Return what help shows for the value."""
+        return "PATH|URL" if isinstance(param, click.Option) else None
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str | Path:
+        """Return a URL as it is; a path would lose one of its slashes."""
+        from electra_convert.remote.place import is_url
+
+        return str(value) if is_url(value) else Path(ANY_PATH.convert(value, param, ctx))
+
+
+SOURCE = Source()
 HEADS = (
     "base",
     "pretraining",

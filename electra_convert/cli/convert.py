@@ -8,13 +8,13 @@ from typing import Any
 
 import click
 
-from electra_convert.cli.arguments import ANY_PATH, EXISTING_FILE, HEADS, CommaSeparated, common
+from electra_convert.cli.arguments import ANY_PATH, EXISTING_FILE, HEADS, SOURCE, CommaSeparated, common
 from electra_convert.cli.errors import told
 from electra_convert.cli.verify import require_provable, show_proof, verified_output
 
 
 @click.command()
-@click.argument("source", type=ANY_PATH, default=Path())
+@click.argument("source", type=SOURCE, default=Path())
 @click.argument("out", type=ANY_PATH, required=False)
 @click.option(
     "--part",
@@ -68,12 +68,12 @@ from electra_convert.cli.verify import require_provable, show_proof, verified_ou
 )
 @common
 def convert(
-    source: Path, out: Path | None, *, dry_run: bool, verified: bool, as_json: bool, debug: bool, **options: Any
+    source: str | Path, out: Path | None, *, dry_run: bool, verified: bool, as_json: bool, debug: bool, **options: Any
 ) -> None:
     """Convert SOURCE to OUT.
 
-    SOURCE is a checkpoint's directory, prefix, one of its files, or a .zip or .tar.gz of it; by default the
-    working directory. OUT is by default ./NAME-PART.
+    SOURCE is a checkpoint's directory, prefix, one of its files, or a .zip or .tar.gz of it, or the URL of one
+    (https://, gs://, s3://); by default the working directory. OUT is by default ./NAME-PART.
     """
     with told(debug=debug):
         from electra_convert import ConvertOptions, convert_checkpoint

@@ -7,14 +7,14 @@ from typing import Any
 
 import click
 
-from electra_convert.cli.arguments import ANY_PATH, common
+from electra_convert.cli.arguments import SOURCE, common
 from electra_convert.cli.errors import told
 
 
 @click.command()
-@click.argument("source", type=ANY_PATH, default=Path())
+@click.argument("source", type=SOURCE, default=Path())
 @common
-def inspect(source: Path, *, as_json: bool, debug: bool, **options: Any) -> None:
+def inspect(source: str | Path, *, as_json: bool, debug: bool, **options: Any) -> None:
     """Say what a checkpoint holds, without reading its data."""
     with told(debug=debug):
         from electra_convert import inspect_checkpoint

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 
-from electra_convert.cli.arguments import ANY_PATH, EXISTING_FILE, CommaSeparated, common
+from electra_convert.cli.arguments import ANY_PATH, EXISTING_FILE, SOURCE, CommaSeparated, common
 from electra_convert.cli.errors import told
-from electra_convert.errors import OptionError
+from electra_convert.errors import ElectraConvertError, OptionError, OutputError
 
 
 @click.command()
 @click.argument("output", type=click.Path(exists=True, file_okay=False, path_type=Path), required=False)
-@click.option("--source", type=ANY_PATH, help="The checkpoint OUT was made from; by default the one noted then.")
+@click.option("--source", type=SOURCE, help="The checkpoint OUT was made from; by default the one noted then.")
 @click.option(
     "--frameworks",
     type=CommaSeparated(("pytorch", "tensorflow", "flax")),
@@ -32,6 +35,7 @@ from electra_convert.errors import OptionError
 )
 @click.option("--junit", type=ANY_PATH, help="Write a JUnit report here.")
 @click.option("--html", type=ANY_PATH, help="Write a report to look at here.")
+@click.option("--github", is_flag=True, help="In a GitHub workflow: annotate it, add to its summary, set outputs.")
 @click.option("--self-test", "testing", is_flag=True, help="Check the checker: every fault in a tiny model is caught.")
 @common
 def verify(
@@ -40,6 +44,7 @@ def verify(
     testing: bool,
     junit: Path | None,
     html: Path | None,
+    github: bool,
     as_json: bool,
     debug: bool,
     **options: Any,
@@ -50,7 +55,7 @@ def verify(
     compared with the checkpoint it was made from. A directory whose checkpoint is not known is audited: its
     formats against one another, its config and tokenizer; that proves nothing. Exit 1 if anything fails.
     """
-    with told(debug=debug):
+    with told(debug=debug), _annotated(wanted=github, err=as_json):
         if testing:
             _self_test(options["frameworks"], as_json=as_json)
         if output is None:
@@ -59,6 +64,8 @@ def verify(
         report = verified_output(output, options)
         show_proof(report, report if as_json else None)
         _write_reports(report, html, junit)
+        if github:
+            _tell_github(report, err=as_json)
         sys.exit(report.status not in {"proven", "audited"})
 
 
@@ -103,6 +110,46 @@ def _write_reports(report: Any, html: Path | None, junit: Path | None) -> None:
         from electra_convert.report.junit import render_junit
 
         write_report(junit, render_junit(report))
+
+
+@contextmanager
+def _annotated(*, wanted: bool, err: bool) -> Iterator[None]:
+    """Annotate the workflow with what keeps it from a verdict, where that is asked for."""
+    try:
+        if wanted and not os.environ.get("GITHUB_STEP_SUMMARY"):
+            raise OptionError(
+                "--github needs the variable GITHUB_STEP_SUMMARY, which is not set",
+                hint="a GitHub workflow sets it; elsewhere, leave out --github",
+            )
+        yield
+    except ElectraConvertError as error:
+        from electra_convert.report.github import render_error
+
+        if wanted:
+            click.echo(render_error(error), err=err)
+        raise
+
+
+def _tell_github(report: Any, *, err: bool) -> None:
+    """Annotate the workflow with what was found, and add to its summary and the step's outputs."""
+    from electra_convert.report.github import render_annotations, render_outputs, render_summary
+
+    for annotation in render_annotations(report):
+        click.echo(annotation, err=err)
+    _append("GITHUB_STEP_SUMMARY", render_summary(report))
+    _append("GITHUB_OUTPUT", render_outputs(report))
+
+
+def _append(variable: str, text: str) -> None:
+    """Append to the file that a variable names, if it is set."""
+    path = os.environ.get(variable)
+    if not path:
+        return
+    try:
+        with Path(path).open("a", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(text)
+    except OSError as error:
+        raise OutputError(f"{variable} names {path}, which cannot be written: {error.strerror}") from error
 
 
 def _factors(given: tuple[str, ...]) -> dict[str, float]:

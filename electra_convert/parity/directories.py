@@ -14,7 +14,7 @@ from electra_convert.inventory import Inventory, Part
 from electra_convert.mapping import Layout
 from electra_convert.models.files import CONFIG_FILE, read_json
 from electra_convert.options import Dtype
-from electra_convert.plan import RECORD_FILE
+from electra_convert.plan import RECORD_FILE, TensorFate
 from electra_convert.tokenizer import VOCABULARY_FILE, read_vocabulary
 
 DEPTH = 3
@@ -51,10 +51,18 @@ class RecordedTokenizer(msgspec.Struct, frozen=True):
     lowercase: RecordedField
     vocabulary_sha256: str
     strip_accents: bool | None = None
+    notes: tuple[str, ...] = ()
+
+
+class RecordedTensor(msgspec.Struct, frozen=True):
+    """A tensor of the model, and where it came from."""
+
+    fate: TensorFate
+    origin: str = msgspec.field(name="from")
 
 
 class Record(msgspec.Struct, frozen=True):
-    """What `conversion.json` says, as far as a verification needs it."""
+    """What `conversion.json` says, as far as a verification or a model card needs it."""
 
     electra_convert: str
     source: RecordedSource
@@ -64,6 +72,8 @@ class Record(msgspec.Struct, frozen=True):
     config: dict[str, RecordedField]
     labels: tuple[str, ...]
     assumed: dict[str, Any]
+    tensors: dict[str, RecordedTensor]
+    note: str = ""
     tokenizer: RecordedTokenizer | None = None
 
 

@@ -170,7 +170,7 @@ def open_source(
     directories: Sequence[Directory],
     mappings: Mappings,
     *,
-    source: Path | None,
+    source: str | Path | None,
     step: int | None,
     config: Path | None,
     budget: float,

@@ -11,8 +11,9 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,8 @@ from electra_convert.tokenizer import VOCABULARY_FILE, read_vocabulary
 
 ORDER: tuple[Status, ...] = ("failed", "incomplete", "unverified", "audited", "proven")
 """From the worst verdict to the best; an output is as good as its worst head."""
+Lend = Callable[[Sequence[TargetFormat]], AbstractContextManager[Mapping[TargetFormat, Worker]]]
+"""Gives workers for some frameworks."""
 LARGEST_VERIFICATION = 1_000_000
 """Bytes that a `verification.json` takes at most."""
 
@@ -57,7 +60,7 @@ class VerifyOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What to verify, and how.
 
     Args:
-        source: The checkpoint the output was converted from; by default the one that was noted then.
+        source: The checkpoint the output was converted from, or its URL; by default the one that was noted then.
         step: The step of it.
         config: Google's hparams, a `bert_config.json` or `config.json`, in place of what the conversion was told.
         frameworks: The frameworks to run; none means every one that the output has files for.
@@ -70,7 +73,7 @@ class VerifyOptions(msgspec.Struct, frozen=True, kw_only=True):
         OptionError: These contradict one another; all contradictions are listed.
     """
 
-    source: Path | None = None
+    source: str | Path | None = None
     step: int | None = None
     config: Path | None = None
     frameworks: tuple[TargetFormat, ...] = ()
@@ -104,6 +107,7 @@ def verify_output(
     options: VerifyOptions = VerifyOptions(),  # noqa: B008  # it is immutable
     *,
     progress: Progress = no_progress,
+    lend: Lend = running,
 ) -> VerificationReport:
     """Verify what a conversion wrote, or audit a directory whose source is unknown.
 
@@ -118,6 +122,7 @@ def verify_output(
         output: The output directory of a conversion, or one head's.
         options: What to verify, and how.
         progress: Shows progress.
+        lend: Gives workers that run the models; by default new ones, for this verification alone.
 
     Returns:
         What was found. `verification.json` says it in each directory.
@@ -126,7 +131,7 @@ def verify_output(
         ElectraConvertError: It cannot be verified at all; a verification that fails is not an error, but a report.
     """
     try:
-        report, hashes = _report(Path(output), options, progress)
+        report, hashes = _report(Path(output), options, progress, lend)
         for head in report.heads:
             write_verification(head, report, head_verdict(head, report), hashes[head.directory])
     except OSError as error:
@@ -135,7 +140,7 @@ def verify_output(
 
 
 def _report(
-    output: Path, options: VerifyOptions, progress: Progress
+    output: Path, options: VerifyOptions, progress: Progress, lend: Lend
 ) -> tuple[VerificationReport, Mapping[Path, Mapping[str, str]]]:
     """Return what was found, and the hashes of each directory's files from before they were read."""
     began = time.monotonic()
@@ -157,7 +162,7 @@ def _report(
             progress=progress,
         ) as known,
         tempfile.TemporaryDirectory(prefix="electra-convert-") as scratch,
-        running([name for name in wanted if installed(name)]) as workers,
+        lend([name for name in wanted if installed(name)]) as workers,
     ):
         if known is None and (options.config or options.text):
             raise OptionError(

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from importlib.util import find_spec
 
 import msgspec
 
+from electra_convert.child import Child
 from electra_convert.formats import TargetFormat
 from electra_convert.parity.worker import Answer, Job
 
@@ -24,8 +22,6 @@ NEEDS: dict[TargetFormat, tuple[str, ...]] = {
 """The packages a framework's models import."""
 EXTRAS: dict[TargetFormat, str] = {"pytorch": "torch", "tensorflow": "tensorflow", "flax": "flax"}
 """The extra of this package that installs it."""
-LAST_WORDS = 2000
-"""Characters of a crashed worker's stderr that are shown."""
 
 
 def installed(framework: TargetFormat) -> bool:
@@ -43,15 +39,13 @@ class Worker:
 
     def __init__(self, framework: TargetFormat, *, threads: int) -> None:
         self.framework = framework
-        self._words = tempfile.TemporaryFile()  # noqa: SIM115  # closed in close()
-        self._process = subprocess.Popen(  # noqa: S603  # our own module
-            [sys.executable, "-P", "-m", "electra_convert.parity.worker", framework],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._words,
-            env=os.environ | _environment(threads),
-        )
+        self._child = Child("electra_convert.parity.worker", framework, environment=_environment(threads))
         self._turn = ThreadPoolExecutor(1, thread_name_prefix=framework)
+
+    @property
+    def alive(self) -> bool:
+        """Say whether it can do jobs."""
+        return self._child.alive
 
     def submit(self, job: Job) -> Future[Answer]:
         """Have a job done after those submitted before; a worker that dies answers with its last words."""
@@ -60,42 +54,57 @@ class Worker:
     def close(self) -> None:
         """End the process, whatever it is doing."""
         self._turn.shutdown(wait=False, cancel_futures=True)
-        self._process.kill()
-        self._process.communicate()
+        self._child.end()
         self._turn.shutdown()
-        self._words.close()
+        self._child.close()
 
     def _do(self, job: Job) -> Answer:
-        assert self._process.stdin is not None  # noqa: S101  # for the type checker: it is a pipe
-        assert self._process.stdout is not None  # noqa: S101
-        try:
-            self._process.stdin.write(msgspec.json.encode(job, enc_hook=str) + b"\n")
-            self._process.stdin.flush()
-            line = self._process.stdout.readline()
-        except BrokenPipeError:
-            line = b""
-        return msgspec.json.decode(line, type=Answer) if line else Answer(error=self._end())
+        self._child.send(msgspec.json.encode(job, enc_hook=str))
+        line = self._child.receive()
+        if line:
+            return msgspec.json.decode(line, type=Answer)
+        return Answer(error=f"the {self.framework} process {self._child.last_words()}")
 
-    def _end(self) -> str:
-        code = self._process.wait()
-        how = f"signal {-code}" if code < 0 else f"exit code {code}"
-        self._words.seek(0)
-        words = self._words.read().decode(errors="replace")[-LAST_WORDS:].strip()
-        return f"the {self.framework} process ended with {how}" + (f":\n{words}" if words else "")
+
+class Pool:
+    """Workers that several verifications use, one after the other: a framework is loaded once.
+
+    Args:
+        threads: Threads that each may compute with; by default as many as there are cores.
+    """
+
+    def __init__(self, threads: int | None = None) -> None:
+        self.threads = threads or os.cpu_count() or 1
+        self._workers: dict[TargetFormat, Worker] = {}
+
+    @contextmanager
+    def lend(self, frameworks: Sequence[TargetFormat]) -> Iterator[Mapping[TargetFormat, Worker]]:
+        """Yield a worker for each framework; after an error all are ended, for they may be busy with what failed."""
+        try:
+            yield {framework: self._worker(framework) for framework in frameworks}
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """End all workers."""
+        while self._workers:
+            self._workers.popitem()[1].close()
+
+    def _worker(self, framework: TargetFormat) -> Worker:
+        worker = self._workers.get(framework)
+        if worker is not None and not worker.alive:
+            worker.close()
+        if worker is None or not worker.alive:
+            self._workers[framework] = Worker(framework, threads=self.threads)
+        return self._workers[framework]
 
 
 @contextmanager
 def running(frameworks: Sequence[TargetFormat]) -> Iterator[Mapping[TargetFormat, Worker]]:
     """Yield a worker for each framework; all are ended when the block is."""
-    threads = os.cpu_count() or 1
-    workers: dict[TargetFormat, Worker] = {}
-    try:
-        for framework in frameworks:
-            workers[framework] = Worker(framework, threads=threads)
+    with closing(Pool()) as pool, pool.lend(frameworks) as workers:
         yield workers
-    finally:
-        for worker in workers.values():
-            worker.close()
 
 
 def _environment(threads: int) -> dict[str, str]:

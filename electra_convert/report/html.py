@@ -192,7 +192,7 @@ def render_html(report: VerificationReport) -> str:
     """
     frameworks = [target for target in TARGETS if target in {*_ran(report), *report.missing}]
     return (
-        _environment()
+        environment()
         .get_template(TEMPLATE.name)
         .render(
             report=report,
@@ -217,17 +217,18 @@ def render_html(report: VerificationReport) -> str:
 
 
 @cache
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Return what renders the pages of this package: all that is put in is escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    environment = Environment(
+    found = Environment(
         loader=FileSystemLoader(TEMPLATE.parent),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
+    found.filters |= {
         "figure": figure,
         "share": share,
         "exact": exact,
@@ -245,7 +246,7 @@ def _environment() -> Environment:
         "piece": _piece,
         "bar": bar_width,
     }
-    return environment
+    return found
 
 
 def percent(part: float) -> str:
@@ -254,10 +255,11 @@ def percent(part: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Spell how long something took: `32 s`, `2 min 5 s`."""
+    """Spell how long something took: `32 s`, `2 min 5 s`, `3 h 20 min`."""
     if seconds < 60:
         return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
-    return f"{int(seconds) // 60} min {int(seconds) % 60} s"
+    minutes = int(seconds) // 60
+    return f"{minutes} min {int(seconds) % 60} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def bar_width(part: float) -> float:

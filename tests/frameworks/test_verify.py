@@ -278,7 +278,7 @@ def test_a_process_that_is_killed_is_told(out: Path, tmp_path: Path) -> None:
     """A crash is an answer with the signal, and the others go on."""
     job = Job(directory=out, head="pretraining", precision="float32", probes=tmp_path / "none", out=tmp_path)
     with running(("pytorch",)) as workers:
-        workers["pytorch"]._process.kill()
+        workers["pytorch"]._child.end()
         assert workers["pytorch"].submit(job).result().error == "the pytorch process ended with signal 9"
 
 

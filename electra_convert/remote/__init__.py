@@ -1,0 +1,1 @@
+"""Files elsewhere: `place.py` says where and opens them, `cache.py` keeps what was read, `copy.py` sends outputs."""
