@@ -14,9 +14,11 @@ import msgspec
 from electra_convert.batch.plan_file import ALL_HEADS, DEFAULT_OUTPUT, JobPlan, TokenizerPlan, VerifyPlan, read_plan
 from electra_convert.batch.report import JobReport, Outcome
 from electra_convert.errors import ElectraConvertError, OptionError, PlanError, SourceError
+from electra_convert.formats import TargetFormat
 from electra_convert.hub.publication import UploadOptions
 from electra_convert.inventory import PARTS
 from electra_convert.options import ConvertOptions
+from electra_convert.parity.probes import BUDGET
 from electra_convert.parity.verify import VerifyOptions
 from electra_convert.remote.place import is_url
 from electra_convert.report.card import CardMetadata
@@ -24,6 +26,26 @@ from electra_convert.source import archive_suffix, expand_source, locate, step_o
 from electra_convert.template import fill
 
 CARD_FIELDS = ("license", "language", "tags", "datasets", "base_model")
+
+
+class Proof(msgspec.Struct, frozen=True, kw_only=True):
+    """How the output of a job is proven.
+
+    Args:
+        frameworks: The frameworks to run; none means all that were written.
+        text: Real text to try assumptions on.
+        budget: Floating-point operations that one head may cost in one framework.
+        mappings: A folder of mappings to use instead of the package's own.
+    """
+
+    frameworks: tuple[TargetFormat, ...] = ()
+    text: Path | None = None
+    budget: float = BUDGET
+    mappings: Path | None = None
+
+    def options(self, source: str) -> VerifyOptions:
+        """Return it as a verification takes it."""
+        return VerifyOptions(source=source, **msgspec.structs.asdict(self))
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,7 +58,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         source: The checkpoint.
         output: Where it goes: a directory or a URL.
         convert: How it is converted.
-        verify: How it is proven; `None` if it is not.
+        proof: How it is proven; `None` if it is not.
         upload: How it is published; `None` if it is not.
         fault: Why it cannot be done at all: its source is not there, say.
     """
@@ -47,7 +69,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     source: str
     output: str
     convert: ConvertOptions
-    verify: VerifyOptions | None
+    proof: Proof | None
     upload: UploadOptions | None
     fault: str = ""
 
@@ -159,7 +181,7 @@ def _jobs(entry: JobPlan, folder: Path) -> Iterator[Job]:
             source=source,
             output=_resolved(fill(_output_template(entry, step), names), folder),
             convert=_convert_options(entry, folder),
-            verify=_verify_options(entry, folder),
+            proof=_proof(entry, folder),
             upload=_upload_options(entry, folder, names),
         )
 
@@ -190,7 +212,7 @@ def _impossible(entry: JobPlan, source: str, error: SourceError) -> Job:
         source=source,
         output="",
         convert=ConvertOptions(),
-        verify=None,
+        proof=None,
         upload=None,
         fault=str(error),
     )
@@ -228,17 +250,18 @@ def _convert_options(entry: JobPlan, folder: Path) -> ConvertOptions:
     )
 
 
-def _verify_options(entry: JobPlan, folder: Path) -> VerifyOptions | None:
+def _proof(entry: JobPlan, folder: Path) -> Proof | None:
     if entry.verify is False:
         return None
     asked = VerifyPlan() if entry.verify is True else entry.verify
-    given: dict[str, Any] = {} if asked.budget is None else {"budget": asked.budget}
-    return VerifyOptions(
+    proof = Proof(
         frameworks=asked.frameworks,
         text=_path(asked.text, folder),
+        budget=BUDGET if asked.budget is None else asked.budget,
         mappings=_path(entry.mappings, folder),
-        **given,
     )
+    proof.options(entry.source)  # tells now of what contradicts itself
+    return proof
 
 
 def _upload_options(entry: JobPlan, folder: Path, names: dict[str, str | None]) -> UploadOptions | None:

@@ -70,7 +70,7 @@ class _Run:
             converted = convert_checkpoint(job.source, output, job.convert, exist_ok=True)
             self.found["notes"] = tuple(converted.notes)
             self.found["models"] = _models(converted, keep=not is_url(job.output))
-            if job.verify is not None:
+            if job.proof is not None:
                 self._verify(output, converted)
             if is_url(job.output):
                 self.enter("copying", job.output)
@@ -85,8 +85,8 @@ class _Run:
 
     def _verify(self, output: Path, converted: ConversionReport) -> None:
         """Prove the output, unless it was proven before and nothing has changed."""
-        assert self.job.verify is not None  # noqa: S101  # for the type checker
-        options = msgspec.structs.replace(self.job.verify, source=self.job.source)
+        assert self.job.proof is not None  # noqa: S101  # for the type checker
+        options = self.job.proof.options(self.job.source)
         directories = find_directories(output, load_mappings(options.mappings).inventory)
         if not all(self._is_proven(directory, converted) for directory in directories):
             self.enter("verifying")
@@ -105,18 +105,18 @@ class _Run:
 
     def _is_proven(self, directory: Directory, converted: ConversionReport) -> bool:
         """Say whether an earlier proof is the one that is asked for, and holds."""
-        assert self.job.verify is not None  # noqa: S101  # for the type checker
+        assert self.job.proof is not None  # noqa: S101  # for the type checker
         try:
             proof = read_verification(directory.path)
         except ElectraConvertError:
             return False
         if proof is None or proof.status != "proven" or proof.electra_convert != __version__:
             return False
-        wanted = self.job.verify.frameworks or directory.formats
+        wanted = self.job.proof.frameworks or directory.formats
         return (
             proof.index_sha256 == converted.identity
             and not set(proof.left_out) & set(wanted)
-            and bool(proof.rankings or not self.job.verify.text)
+            and bool(proof.rankings or not self.job.proof.text)
             and not proof.changes(directory.path)
         )
 
@@ -222,7 +222,7 @@ def _lines() -> Iterator[bytes]:
     idle = threading.Event()
 
     def read() -> None:
-        for line in sys.stdin.buffer:
+        for line in os.fdopen(0, "rb", buffering=0, closefd=False):  # unlike sys.stdin, it has no lock to hold at exit
             lines.put(line)
         lines.put(b"")
         if not idle.is_set():

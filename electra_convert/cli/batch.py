@@ -73,6 +73,8 @@ def batch(plan: Path, *, reports: tuple[Path, ...], dry_run: bool, as_json: bool
 
 
 def _write_reports(report: Any, paths: tuple[Path, ...]) -> None:
+    if not paths:
+        return
     from electra_convert.output import write_report
     from electra_convert.report.batch_page import render_batch_page
     from electra_convert.show import as_json

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Set
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -161,7 +161,7 @@ def _compared(folder: Path, target: Remote, directory: Path) -> _Compared:
     return compared
 
 
-def _foreign(target: Remote, names: Set[str]) -> list[Remote]:
+def _foreign(target: Remote, names: AbstractSet[str]) -> list[Remote]:
     """Return the files in a folder elsewhere that have other names, hidden ones aside."""
     there = [name for name, is_folder in target.listed().items() if not is_folder and not name.startswith(".")]
     return [target.child(name) for name in sorted(set(there) - names)]

@@ -271,7 +271,7 @@ def matches(pattern: str) -> dict[str, bool]:
         remote.fs.invalidate_cache()
         found = remote.fs.glob(remote.path, detail=True)
     root = remote.url.removesuffix(remote.path)
-    return {f"{root}{path}": info["type"] == "directory" for path, info in found.items()}
+    return {f"{root}{path}".rstrip("/"): info["type"] == "directory" for path, info in found.items()}
 
 
 @contextmanager
@@ -351,7 +351,7 @@ def _status(error: BaseException) -> int | None:
         return HTTPStatus.NOT_FOUND
     if isinstance(error, PermissionError):
         return HTTPStatus.FORBIDDEN
-    known = (getattr(error, "status", None), getattr(error, "code", None))  # of aiohttp, of gcsfs
+    known = (getattr(error, name, None) for name in ("status", "code"))  # of aiohttp, of gcsfs
     return next((status for status in known if isinstance(status, int)), None)
 
 

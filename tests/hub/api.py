@@ -5,85 +5,30 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from datetime import datetime
-from email.message import Message
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from math import ceil
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlencode, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 from uuid import uuid4
 
 from tests.hub.card import card_metadata
-from tests.hub.state import (
-    MAIN,
-    Blob,
-    Commit,
-    Hub,
-    Permission,
-    PullRequest,
-    Refusal,
-    Repo,
-    Token,
-    Upload,
-    git_hash,
-    tree_oid,
+from tests.hub.protocol import (
+    ENDPOINTS,
+    UNAUTHENTICATED,
+    Answer,
+    Call,
+    endpoint,
+    paged,
+    permitted,
+    refused,
+    require,
+    stamp,
+    told,
 )
+from tests.hub.state import MAIN, Blob, Commit, Hub, Permission, PullRequest, Refusal, Repo, Upload, git_hash, tree_oid
 
-UNAUTHENTICATED = "Invalid username or password."
-"""Told to whom sends no token, where one is needed."""
-WRONG_TOKEN = "Invalid credentials in Authorization header"  # noqa: S105 - words the client looks for
 RANGE = re.compile(r"bytes=(\d*)-(\d*)")
-
-
-@dataclass(frozen=True)
-class Call:
-    """A request, read to its end, from someone who may have sent a token that the Hub knows."""
-
-    method: str
-    target: str
-    headers: Message
-    body: bytes
-    token: Token | None = None
-    named: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def query(self) -> dict[str, str]:
-        """The query; of a name that comes twice, the last value."""
-        return {name: values[-1] for name, values in parse_qs(urlsplit(self.target).query).items()}
-
-    def asks(self, flag: str) -> bool:
-        """Say whether a flag of the query is set; clients write true in three ways."""
-        return self.query.get(flag, "").lower() in {"1", "true"}
-
-    def json(self) -> Any:
-        """Return the body's JSON."""
-        return json.loads(self.body)
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What the Hub answers."""
-
-    status: int = 200
-    body: bytes = b""
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-
-Action = Callable[[Hub, Call], Answer]
-ENDPOINTS: list[tuple[str, re.Pattern[str], Action]] = []
-
-
-def endpoint(method: str, path: str) -> Callable[[Action], Action]:
-    """Register a function for a path, in which `{repo}` and other names stand for what it is asked about."""
-    any_path = {"repo": "[^/]+/[^/]+", "path": ".+"}
-    pattern = re.sub(r"\{(\w+)\}", lambda name: f"(?P<{name[1]}>{any_path.get(name[1], '[^/]+')})", path)
-
-    def register(action: Action) -> Action:
-        ENDPOINTS.append((method, re.compile(pattern), action))
-        return action
-
-    return register
 
 
 def answer_to(hub: Hub, call: Call) -> Answer:
@@ -96,61 +41,6 @@ def answer_to(hub: Hub, call: Call) -> Answer:
         raise Refusal(404, f"there is no endpoint {call.method} {call.target}")  # noqa: TRY301 - answered like others
     except Refusal as refusal:
         return refused(refusal)
-
-
-def told(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Answer:
-    """Answer with JSON."""
-    return Answer(status, json.dumps(content).encode(), {"Content-Type": "application/json", **(headers or {})})
-
-
-def refused(refusal: Refusal) -> Answer:
-    """Answer with a refusal."""
-    code = {"X-Error-Code": refusal.code} if refusal.code else {}
-    headers = {"X-Error-Message": refusal.message, **code, **refusal.headers}
-    return told({"error": refusal.message}, refusal.status, headers)
-
-
-def permitted(hub: Hub, call: Call, permission: Permission) -> Repo:
-    """Return the repository a call is about, if the caller may do that in it.
-
-    Raises:
-        Refusal: There is none that the caller may see, or the token has too few rights.
-    """
-    name, token = call.named["repo"], call.token
-    repo = hub.repos.get(name)
-    if repo is None or (repo.private and not (token and token.may("repo.content.read", name))):
-        raise Refusal(404 if token else 401, "Repository not found" if token else UNAUTHENTICATED, code="RepoNotFound")
-    if permission != "repo.content.read":
-        require(token, permission, name)
-    return repo
-
-
-def require(token: Token | None, permission: Permission, *entities: str) -> Token:
-    """Return a token that permits something.
-
-    Raises:
-        Refusal: There is none, or it does not.
-    """
-    if token is None:
-        raise Refusal(401, UNAUTHENTICATED)
-    if not any(token.may(permission, entity) for entity in entities):
-        raise Refusal(403, f"this token has not the right {permission} on {entities[0]}")
-    return token
-
-
-def paged(hub: Hub, call: Call, entries: list[dict[str, Any]]) -> Answer:
-    """Answer with one page of a list, and the address of the next."""
-    start = int(call.query.get("cursor", 0))
-    end = start + hub.page_size
-    rest = {**call.query, "cursor": str(end)}
-    address = f"{hub.url}{urlsplit(call.target).path}?{urlencode(rest)}"
-    link = {"Link": f'<{address}>; rel="next"'} if end < len(entries) else {}
-    return told(entries[start:end], headers=link)
-
-
-def stamp(date: datetime) -> str:
-    """Write a date as the Hub does."""
-    return date.strftime("%Y-%m-%dT%H:%M:%S.") + f"{date.microsecond // 1000:03d}Z"
 
 
 # Who one is, and repositories
@@ -325,10 +215,16 @@ def validate_yaml(_: Hub, call: Call) -> Answer:
     return told({"errors": [], "warnings": warnings})
 
 
+def right_to_commit(call: Call) -> Permission:
+    """Return the right that a commit needs: a smaller one if it goes to a pull request."""
+    beside = call.asks("create_pr") or call.named["revision"].startswith("refs/pr/")
+    return "discussion.write" if beside else "repo.write"
+
+
 @endpoint("POST", "/api/models/{repo}/preupload/{revision}")
 def preupload(hub: Hub, call: Call) -> Answer:
     """Tell for each file how it is to be sent, and the hash of what is there now."""
-    repo = permitted(hub, call, "discussion.write" if call.asks("create_pr") else "repo.write")
+    repo = permitted(hub, call, right_to_commit(call))
     files = repo.head(call.named["revision"]).files
     asked = call.json()["files"]
     answers = [
@@ -431,9 +327,8 @@ def verify_object(hub: Hub, call: Call) -> Answer:
 def commit(hub: Hub, call: Call) -> Answer:
     """Add a commit to a branch or a pull request, or open a pull request with it. It may change nothing."""
     revision, create_pr = call.named["revision"], call.asks("create_pr")
-    beside = create_pr or revision.startswith("refs/pr/")
-    repo = permitted(hub, call, "discussion.write" if beside else "repo.write")
-    author = require(call.token, "discussion.write" if beside else "repo.write", repo.id).user
+    repo = permitted(hub, call, "repo.content.read")
+    author = require(call.token, right_to_commit(call), repo.id).user
     header, *operations = (json.loads(line) for line in call.body.splitlines())
     history = (repo.branches if create_pr else repo.references()).get(revision)
     if history is None:

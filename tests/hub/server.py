@@ -13,7 +13,8 @@ from threading import Event, Thread
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self
 
-from tests.hub.api import WRONG_TOKEN, Answer, Call, answer_to, refused
+from tests.hub.api import answer_to
+from tests.hub.protocol import WRONG_TOKEN, Answer, Call, refused
 from tests.hub.state import Hub, Refusal
 
 Phase = Literal["begin", "body", "done"]

@@ -240,16 +240,17 @@ def test_a_cut_download_goes_on_where_it_stopped(hub: HubServer, api: HfApi) -> 
     from huggingface_hub.utils import get_session
 
     session = get_session()
-    for asked, status, expected in [
-        ("bytes=0-9", 206, WEIGHTS[:10]),
-        ("bytes=1270-", 206, WEIGHTS[1270:]),
-        ("bytes=-3", 206, WEIGHTS[-3:]),
-        ("bytes=1270-9999", 206, WEIGHTS[1270:]),
-        ("bytes=5000-", 416, None),
+    for asked, status, expected, told in [
+        ("bytes=0-9", 206, WEIGHTS[:10], "bytes 0-9/1280"),
+        ("bytes=1270-", 206, WEIGHTS[1270:], "bytes 1270-1279/1280"),
+        ("bytes=-3", 206, WEIGHTS[-3:], "bytes 1277-1279/1280"),
+        ("bytes=1270-9999", 206, WEIGHTS[1270:], "bytes 1270-1279/1280"),
+        ("bytes=5000-", 416, None, "bytes */1280"),
     ]:
         response = session.get(f"{hub.url}/{REPO}/resolve/main/model.safetensors", headers={"Range": asked})
         assert response.status_code == status
         assert expected is None or response.content == expected
+        assert response.headers["Content-Range"] == told
 
 
 def test_the_tree_is_listed_in_pages(hub: HubServer, api: HfApi) -> None:
@@ -363,6 +364,9 @@ def test_rights(hub: HubServer, api: HfApi, token: Token | None, write: int, pro
 
     assert status(lambda: publish(other, {"a.txt": b"a"})) == write
     assert status(lambda: publish(other, {"b.txt": b"b"}, create_pr=True)) == propose
+    if propose == 200:
+        publish(other, {"c.txt": b"c"}, revision="refs/pr/1")
+    assert status(lambda: other.create_branch(REPO, branch="new")) == write
     assert status(lambda: other.create_repo("org/new")) == create
     assert len(hub.repos[REPO].branches["main"]) == 1 + (write == 200)
     assert len(hub.repos[REPO].pull_requests) == (propose == 200)
@@ -468,9 +472,9 @@ def test_phases_are_told(hub: HubServer, api: HfApi) -> None:
     assert told == [("begin", 1), ("body", 1), ("done", 2)]
 
 
-def test_half_a_request_does_nothing(hub: HubServer, api: HfApi, secret: str) -> None:
+@pytest.mark.usefixtures("api")
+def test_half_a_request_does_nothing(hub: HubServer, secret: str) -> None:
     """A client that goes away in the middle of a body is not served."""
-    assert api.endpoint == hub.url
     head = f"POST /api/repos/create HTTP/1.1\r\nAuthorization: Bearer {secret}\r\nContent-Length: 99\r\n\r\n"
     with socket.create_connection(("127.0.0.1", int(hub.url.rpartition(":")[2]))) as connection:
         connection.sendall(head.encode() + b'{"name": "half", "organization": "org"}')
@@ -481,9 +485,9 @@ def test_half_a_request_does_nothing(hub: HubServer, api: HfApi, secret: str) ->
 
 
 @pytest.mark.parametrize(("phase", "stored"), [("body", 0), ("done", 1)])
-def test_a_client_is_killed_in_mid_work(hub: HubServer, api: HfApi, phase: str, stored: int) -> None:
+@pytest.mark.usefixtures("api")
+def test_a_client_is_killed_in_mid_work(hub: HubServer, phase: str, stored: int) -> None:
     """A process can be killed exactly when half of an object has come, or when it is stored and not yet answered."""
-    assert api.endpoint == hub.url
     program = (
         "from huggingface_hub import HfApi;"
         f"HfApi().upload_file(path_or_fileobj=b'x' * 5_000, path_in_repo='model.h5', repo_id={REPO!r})"
