@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
+from glob import has_magic
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,7 +21,7 @@ from electra_convert.inventory import PARTS
 from electra_convert.options import ConvertOptions
 from electra_convert.parity.probes import BUDGET
 from electra_convert.parity.verify import VerifyOptions
-from electra_convert.remote.place import is_url
+from electra_convert.remote.place import is_url, shown
 from electra_convert.report.card import CardMetadata
 from electra_convert.source import archive_suffix, expand_source, locate, step_of
 from electra_convert.template import fill
@@ -52,7 +53,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """One checkpoint of a batch, with all that is to be done with it.
 
     Args:
-        id: What it is called in reports: `ko-small/1000`; no other job of the batch is called so.
+        id: What it is called in reports: `ko-small/1000`; no other job that can be done is called so.
         name: The `{name}` of templates.
         step: The `{step}` of templates, if the checkpoint's name has one.
         source: The checkpoint.
@@ -90,14 +91,14 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def report_on(job: Job, outcome: Outcome, **more: Any) -> JobReport:
-    """Return a report on a job.
+    """Return a report on a job, which tells nothing that is secret in its URLs.
 
     Args:
         job: The job.
         outcome: What became of it.
         more: The other fields of the report.
     """
-    return JobReport(id=job.id, source=job.source, output=job.output, outcome=outcome, **more)
+    return JobReport(id=job.id, source=shown(job.source), output=shown(job.output), outcome=outcome, **more)
 
 
 class Shard(msgspec.Struct, frozen=True):
@@ -188,13 +189,18 @@ def _jobs(entry: JobPlan, folder: Path) -> Iterator[Job]:
 
 def _name_and_step(source: str) -> tuple[str, int | None]:
     """Return what a checkpoint is called, and its step if its name has one; an archive is not unpacked for that."""
-    path = PurePosixPath(urlsplit(source).path if is_url(source) else source)
+    path = _path_in(source)
     if suffix := archive_suffix(path.name):
         return path.name.removesuffix(suffix), None
-    if (step := step_of(path.name)) is not None:
+    if (step := step_of(path.name)) is not None and not Path(source).is_dir():
         return path.parent.name, step
     with locate(source, values=False) as location:
         return location.name, step_of(location.prefix.name)
+
+
+def _path_in(source: str) -> PurePosixPath:
+    """Return the path of a source; that of a URL has no query."""
+    return PurePosixPath(urlsplit(source).path if is_url(source) else source)
 
 
 def _output_template(entry: JobPlan, step: int | None) -> str:
@@ -204,9 +210,11 @@ def _output_template(entry: JobPlan, step: int | None) -> str:
 
 def _impossible(entry: JobPlan, source: str, error: SourceError) -> Job:
     """Return a job that fails: others of the batch are not stopped by a source that is not there."""
-    name = entry.name or PurePosixPath(source).name
+    path = _path_in(source)
+    stands_for_several = has_magic(path.name)
+    name = entry.name or (path.parent if stands_for_several else path).name
     return Job(
-        id=name,
+        id=f"{name}/{path.name}" if stands_for_several else name,
         name=name,
         step=None,
         source=source,
@@ -289,10 +297,10 @@ def _upload_options(entry: JobPlan, folder: Path, names: dict[str, str | None]) 
 def _collisions(jobs: Sequence[Job]) -> Iterator[str]:
     """Yield what several jobs would write to, or publish as, or be called."""
     outputs = Counter(job.output for job in jobs if job.output)
-    names = Counter(job.id for job in jobs)
+    names = Counter(job.id for job in jobs if not job.fault)
     places = Counter(place for job in jobs for place in job.places)
     yield from (
-        f"{count} jobs write to {output}: tell them apart with {{name}} and {{step}} in output"
+        f"{count} jobs write to {shown(output)}: tell them apart with {{name}} and {{step}} in output"
         for output, count in outputs.items()
         if count > 1
     )

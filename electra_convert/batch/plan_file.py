@@ -150,7 +150,7 @@ def _faults(content: Any) -> Iterator[str]:
         msgspec.convert(defaults, JobDefaults)
     except msgspec.ValidationError as error:
         yield f"defaults: {error}"
-        return
+        content = {**content, "defaults": {}}
     jobs = content.get("jobs")
     for number, job in enumerate(jobs if isinstance(jobs, list) else []):
         try:

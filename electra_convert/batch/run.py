@@ -93,12 +93,14 @@ def run_batch(
     Raises:
         PlanError: The plan is wrong.
         OptionError: The options are.
+        OutputError: The state file cannot be read.
     """
     began = time.monotonic()
     path = Path(plan)
     shard = Shard.parse(options.shard) if options.shard else None
     jobs = choose_jobs(plan_jobs(path), shard=shard, only=options.only)
     state = StateFile(options.state or path.with_name(path.name + STATE_SUFFIX))
+    state.read()  # tells now if it cannot be
     if dry_run:
         reports = _planned(jobs, state, fresh=options.fresh)
     else:
@@ -207,15 +209,19 @@ class _Slot:
         self._arguments = (str(state), str(threads))
         self._watch = watch
         self._child: Child | None = None
+        self._lock = threading.Lock()
+        self._ended = False
 
     def do(self, request: Request) -> JobReport:
         """Do a job; one whose process dies has failed."""
         began = time.monotonic()
         job = request.job
         child = self._running()
+        if child is None:
+            return report_on(job, "interrupted")
         child.send(request.encode())
         stage: Stage = "converting"
-        while line := child.receive():
+        while (line := child.receive()).endswith(b"\n"):  # a dying process may break off in a line
             message = decode(line)
             if isinstance(message, Answer):
                 return message.report
@@ -225,18 +231,24 @@ class _Slot:
         return report_on(job, "failed", stage=stage, error=fault, seconds=time.monotonic() - began)
 
     def end(self) -> None:
-        """End the process; it has a moment to clean up."""
+        """End the process, and begin no other; it has a moment to clean up."""
+        with self._lock:
+            self._ended = True
         if self._child is not None:
             self._child.end(patience=GRACE)
             self._child.close()
 
-    def _running(self) -> Child:
-        if self._child is not None and not self._child.alive:
-            self._child.close()
-            self._child = None
-        if self._child is None:
-            self._child = Child("electra_convert.batch.worker", *self._arguments, detached=True)
-        return self._child
+    def _running(self) -> Child | None:
+        """Return a process that runs; none, when it has come to an end."""
+        with self._lock:
+            if self._ended:
+                return None
+            if self._child is not None and not self._child.alive:
+                self._child.close()
+                self._child = None
+            if self._child is None:
+                self._child = Child("electra_convert.batch.worker", *self._arguments, detached=True)
+            return self._child
 
     def _tell(self, job: str, event: Event) -> None:
         if event.stage:

@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,16 +29,17 @@ from electra_convert.batch.messages import Answer, Event, Request, encode
 from electra_convert.batch.report import JobReport, ModelResult, Stage
 from electra_convert.batch.state import Finished, StateFile
 from electra_convert.convert import ConversionReport, convert_checkpoint
-from electra_convert.errors import ElectraConvertError, PublishError
+from electra_convert.errors import ElectraConvertError, OutputExistsError, PublishError
 from electra_convert.hub.client import without_token
 from electra_convert.hub.upload import UploadReport, upload_output
 from electra_convert.mapping import load_mappings
 from electra_convert.parity.directories import Directory, find_directories
+from electra_convert.parity.reference import require_oracle
 from electra_convert.parity.verification import Verification, read_verification
 from electra_convert.parity.verify import verify_output
 from electra_convert.parity.workers import Pool
 from electra_convert.remote.copy import copy_directory
-from electra_convert.remote.place import is_url
+from electra_convert.remote.place import is_url, shown
 from electra_convert.report.upload import place, says
 
 GRACE = 3.0
@@ -65,15 +66,18 @@ class _Run:
     def run(self) -> None:
         """Do the job."""
         job = self.job
+        if job.proof is not None:
+            require_oracle()  # before the work, not after it
         with _local(job.output) as output:
             self.enter("converting")
             converted = convert_checkpoint(job.source, output, job.convert, exist_ok=True)
             self.found["notes"] = tuple(converted.notes)
             self.found["models"] = _models(converted, keep=not is_url(job.output))
+            directories = self._directories(output, converted)
             if job.proof is not None:
-                self._verify(output, converted)
+                self._verify(output, converted, directories)
             if is_url(job.output):
-                self.enter("copying", job.output)
+                self.enter("copying", shown(job.output))
                 copied = copy_directory(output, job.output, overwrite=job.convert.overwrite)
                 self.found["copied"] = tuple(copied.sent)
             if job.upload is not None:
@@ -83,11 +87,23 @@ class _Run:
                 )
                 self.found["repos"] = _without_paths(uploaded) if is_url(job.output) else uploaded.repos
 
-    def _verify(self, output: Path, converted: ConversionReport) -> None:
+    def _directories(self, output: Path, converted: ConversionReport) -> list[Directory]:
+        """Return the models in the output, which must all be this job's: what else is there is not its to publish."""
+        found = find_directories(output, load_mappings(self.job.convert.mappings).inventory)
+        own = [head.directory for head in converted.heads]
+        others = [str(each.path) for each in found if not any(each.path.is_relative_to(path) for path in own)]
+        if others:
+            raise OutputExistsError(
+                f"{output} holds models that are not this job's",
+                problems=others,
+                hint="remove them, or give the job another output",
+            )
+        return found
+
+    def _verify(self, output: Path, converted: ConversionReport, directories: Sequence[Directory]) -> None:
         """Prove the output, unless it was proven before and nothing has changed."""
         assert self.job.proof is not None  # noqa: S101  # for the type checker
         options = self.job.proof.options(self.job.source)
-        directories = find_directories(output, load_mappings(options.mappings).inventory)
         if not all(self._is_proven(directory, converted) for directory in directories):
             self.enter("verifying")
             report = verify_output(output, options, lend=self.pool.lend)
@@ -218,26 +234,21 @@ def main(state: str, threads: str) -> None:
 
 def _lines() -> Iterator[bytes]:
     """Yield the lines of stdin; when it ends while one is dealt with, so does the process."""
-    lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-    idle = threading.Event()
+    lines: queue.Queue[bytes] = queue.Queue()
 
     def read() -> None:
         for line in os.fdopen(0, "rb", buffering=0, closefd=False):  # unlike sys.stdin, it has no lock to hold at exit
             lines.put(line)
-        lines.put(b"")
-        if not idle.is_set():
+        if lines.unfinished_tasks:
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(GRACE)
             os._exit(1)
+        lines.put(b"")
 
     threading.Thread(target=read, daemon=True).start()
-    while True:
-        idle.set()
-        line = lines.get()
-        if not line:
-            return
-        idle.clear()
+    while line := lines.get():
         yield line
+        lines.task_done()
 
 
 if __name__ == "__main__":

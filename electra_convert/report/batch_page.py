@@ -18,7 +18,7 @@ from electra_convert.report.words import SYMBOLS, plural
 TEMPLATE = Path(__file__).with_name("batch.html.j2")
 WEB = ("https://", "http://")
 """How addresses begin that become links."""
-NO_VERDICT = "–"
+NO_VERDICT = "\N{EN DASH}"
 """The symbol of a model on which there is no verdict."""
 UNSHOWN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 """Characters that no page can hold: they come from file names and from what servers answer."""
@@ -46,7 +46,7 @@ class Share(NamedTuple):
 
     outcome: Outcome
     name: str
-    count: int
+    jobs: int
 
 
 class Mark(NamedTuple):
@@ -129,7 +129,7 @@ def _headline(report: BatchReport) -> Headline:
     elif found["interrupted"]:
         tone, word, rest = "interrupted", "interrupted", f": of {jobs}, {are_done}{took}"
     elif report.dry_run:
-        tone, word, rest = "planned", "a dry run", f": of {jobs}, {found['planned']:,} to do, {are_done}"
+        tone, word, rest = "planned", "a dry run", f": {jobs}, {found['planned']:,} to do, {done:,} done already"
     elif report.jobs:
         tone, word, rest = "done", "all done", f": {jobs}{took}"
     else:
@@ -142,22 +142,27 @@ def _facts(report: BatchReport) -> Iterator[Fact]:
     models = [model for job in report.jobs for model in job.models]
     repos = [repo for job in report.jobs for repo in job.repos]
     places = [place for job in report.jobs for place in job.places]
-    done = report.count("done") + report.count("already done")
-    earlier = f"{report.count('already done'):,} of them earlier" if report.count("already done") else ""
-    yield Fact("Jobs done", f"{done:,} of {len(report.jobs):,}", earlier)
+    yield _jobs_fact(report)
     if models:
         good = sum(model.status == "proven" for model in models)
         yield Fact("Models proven", f"{good:,} of {len(models):,}", proven(models) if good < len(models) else "")
     if repos or places:
         did = Counter(repo.outcome for repo in repos)
         sent = [f"{in_bytes(sum(repo.sent for repo in repos))} sent"] if repos and not report.dry_run else []
-        about = [*(f"{count:,} {outcome}" for outcome, count in did.items()), *sent]
-        yield Fact("Places on the Hub", f"{len(repos) + len(places):,}", ", ".join(about))
+        what = ", ".join([*(f"{count:,} {outcome}" for outcome, count in did.items()), *sent])
+        yield Fact("Places on the Hub", f"{len(repos) + len(places):,}", what)
     if report.seconds and not report.dry_run:
         longest = max(report.jobs, key=lambda job: job.seconds, default=None)
-        yield Fact(
-            "Time", duration(report.seconds), f"the longest job took {duration(longest.seconds)}" if longest else ""
-        )
+        about = f"the longest job took {duration(longest.seconds)}" if longest else ""
+        yield Fact("Time", duration(report.seconds), about)
+
+
+def _jobs_fact(report: BatchReport) -> Fact:
+    total, earlier = len(report.jobs), report.count("already done")
+    if report.dry_run:
+        return Fact("Jobs to do", f"{report.count('planned'):,} of {total:,}", "")
+    about = f"{earlier:,} of them earlier" if earlier else ""
+    return Fact("Jobs done", f"{report.count('done') + earlier:,} of {total:,}", about)
 
 
 def _failure(job: JobReport) -> Failure:
@@ -177,8 +182,8 @@ def _row(job: JobReport, longest: float) -> Row:
 
 
 def _mark(model: ModelResult) -> Mark:
-    symbols: dict[str, str] = {**SYMBOLS}
-    return Mark(model.status, symbols.get(model.status, NO_VERDICT), model.verdict or model.status)
+    symbol = next((symbol for status, symbol in SYMBOLS.items() if status == model.status), NO_VERDICT)
+    return Mark(model.status, symbol, model.verdict or model.status)
 
 
 def _places(job: JobReport) -> Iterator[Place]:

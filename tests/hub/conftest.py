@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import huggingface_hub.constants
 import huggingface_hub.file_download
 import pytest
+from msgspec.structs import replace
 
+from electra_convert.mapping import load_mappings
+from electra_convert.parity.directories import find_directories
+from electra_convert.parity.report import Status
+from electra_convert.parity.verdict import head_verdict
+from electra_convert.parity.verification import file_hashes, write_verification
 from tests.hub.server import HubServer
 from tests.hub.state import Token
+from tests.report.conftest import REPORTS
+
+HEADS = ("base", "pretraining", "masked_lm", "token_classification")
 
 SECRET = "hf_" + "NeverPrintThisSecretAnywhere" + "0123456789"
 """The token of `author`, who may write in `author` and in `org`; a test may look for it where it must not be."""
@@ -61,3 +71,26 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
         monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
         yield server
     assert not server.errors
+
+
+@pytest.fixture
+def output(converted: Callable[..., Path], tmp_path: Path) -> Path:
+    """Copy a conversion of both parts, so that a test may change it."""
+    return Path(shutil.copytree(converted("electra_tiny", "both", heads=HEADS), tmp_path / "output"))
+
+
+@pytest.fixture
+def proven(output: Path) -> Path:
+    """Return an output that a verification proved."""
+    for directory in find_directories(output, load_mappings().inventory):
+        verify_as(directory.path, "proven")
+    return output
+
+
+def verify_as(path: Path, status: Status) -> None:
+    """Write into a directory what a verification with some verdict says of the files that are there."""
+    (directory,) = find_directories(path, load_mappings().inventory)
+    report = REPORTS[status]()
+    like = next(head for head in report.heads if head.status == status)
+    head = replace(like, directory=path, head=directory.head, part=None)
+    write_verification(head, report, head_verdict(head, report), file_hashes(path))

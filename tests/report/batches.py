@@ -86,7 +86,7 @@ def failed_jobs() -> tuple[JobReport, ...]:
             700,
             outcome="failed",
             stage="converting",
-            error="out/ko-small/700 needs 108 MB, and the disk has 12 MB\nWhat to do: make room, or choose another disk",
+            error="out/ko-small/700 needs 108 MB, and the disk has 12 MB\nWhat to do: make room",
             models=(),
             repos=(),
             seconds=0.8,
@@ -105,9 +105,7 @@ def failed_jobs() -> tuple[JobReport, ...]:
 
 def make_batch(*jobs: JobReport, **changes: Any) -> BatchReport:
     """Return a batch of jobs."""
-    report = BatchReport(
-        plan="plan.yaml", electra_convert="0.1.0", shard="", dry_run=False, jobs=jobs, seconds=125.0
-    )
+    report = BatchReport(plan="plan.yaml", electra_convert="0.1.0", shard="", dry_run=False, jobs=jobs, seconds=125.0)
     return replace(report, **changes)
 
 

@@ -6,7 +6,6 @@ import math
 import re
 from collections.abc import Callable
 from html import escape
-from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,42 +15,10 @@ from electra_convert.parity.report import Element, Status, VerificationReport
 from electra_convert.report.charts import Curve, decades, histogram_chart, layer_chart, power_of_ten, spread
 from electra_convert.report.html import bar_width, duration, layer_panels, percent, render_html
 from electra_convert.report.words import figure
+from tests.report.page import Page
 
-VOID = {"meta", "br"}
 MOST_BYTES = 300_000
 ReportOf = Callable[[Status], VerificationReport]
-
-
-class Page(HTMLParser):
-    """A page that is read tag by tag: what is open, what it says, and all of its tags."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.said: list[str] = []
-        self.feed(html)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] != "style":
-            self.said.append(data)
-
-    @property
-    def text(self) -> str:
-        """What a person reads."""
-        return re.sub(r"\s+", " ", "".join(self.said))
 
 
 def test_well_formed(any_report: VerificationReport) -> None:
@@ -297,5 +264,10 @@ def test_spelling() -> None:
     """Powers, shares and times are spelt as people write them."""
     assert [power_of_ten(power) for power in (-14, 0, 1)] == ["10⁻¹⁴", "1", "10"]
     assert [percent(part) for part in (0.0, 0.0331, 0.305, 1.0)] == ["0%", "3.3%", "30%", "100%"]
-    assert [duration(seconds) for seconds in (3.21, 32.4, 125.0)] == ["3.2 s", "32 s", "2 min 5 s"]
+    assert [duration(seconds) for seconds in (3.21, 32.4, 125.0, 12030.0)] == [
+        "3.2 s",
+        "32 s",
+        "2 min 5 s",
+        "3 h 20 min",
+    ]
     assert [bar_width(part) for part in (0.0, 1e-9, 0.5, 7.0, math.inf)] == [0.0, 1.5, 50.0, 100.0, 100.0]
