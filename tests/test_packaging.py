@@ -22,7 +22,14 @@ def test_the_wheel_holds_the_mappings(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as pack:
         names = pack.namelist()
         pack.extractall(tmp_path / "site")
-    data = {"py.typed", "parity/gates.yaml", "report/card.md.j2", "report/verification.html.j2"}
+    data = {
+        "py.typed",
+        "parity/gates.yaml",
+        "report/batch.html.j2",
+        "report/card.md.j2",
+        "report/page.css.j2",
+        "report/verification.html.j2",
+    }
     assert {f"electra_convert/{name}" for name in data} <= set(names)
     assert not [name for name in names if name.startswith(("tests/", "fixtures/"))]
     script = (

@@ -872,7 +872,7 @@ def output(tmp_path: Path) -> Path:
     for head in ("base", "pretraining"):
         folder = tmp_path / "out" / head
         folder.mkdir(parents=True)
-        for name in ("config.json", "model.safetensors", "conversion.json", "vocab.txt", "verification.json"):
+        for name in ("README.md", "config.json", "model.safetensors", "conversion.json", "verification.json"):
             (folder / name).write_bytes(f"{head} {name}".encode() * 100)
     (tmp_path / "out" / NOTE_FILE).write_text("{}")
     (tmp_path / "out" / ".base.abcd.partial").mkdir()
@@ -940,15 +940,15 @@ def test_another_model_is_in_the_way(output: Path, target: tuple[str, Any, str])
 
 
 def test_a_model_of_the_same_conversion_is_completed(output: Path, target: tuple[str, Any, str]) -> None:
-    """Whatever broke off before is replaced, and a new proof takes the old one's place; a README stays."""
+    """Whatever broke off before is replaced, and a new proof takes the old one's place; what else is there stays."""
     url, fs, path = target
     copy_directory(output, url)
-    fs.pipe_file(f"{path}/base/README.md", b"of the user")
+    fs.pipe_file(f"{path}/base/notes.md", b"of the user")
     fs.pipe_file(f"{path}/base/model.safetensors", b"broken off")
     fs.rm_file(f"{path}/base/config.json")
     (output / "pretraining" / "verification.json").write_bytes(b"a new proof")
     report = copy_directory(output, url)
-    assert files_in(fs, path) == {**files_of(output), "base/README.md": b"of the user"}
+    assert files_in(fs, path) == {**files_of(output), "base/notes.md": b"of the user"}
     assert set(report.sent) == {
         "base/model.safetensors",
         "base/config.json",

@@ -25,7 +25,7 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True):
         key: The hash of all that decided its result.
         job: What it was called.
         outputs: Its directories; none, if they were copied elsewhere.
-        places: What was published, and where: `org/name at step-30 (commit)`.
+        places: Where it was published: `org/name at step-30`.
     """
 
     key: str

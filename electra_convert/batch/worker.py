@@ -40,7 +40,7 @@ from electra_convert.parity.verify import verify_output
 from electra_convert.parity.workers import Pool
 from electra_convert.remote.copy import copy_directory
 from electra_convert.remote.place import is_url, shown
-from electra_convert.report.upload import place, says
+from electra_convert.report.upload import place
 
 GRACE = 3.0
 """Seconds a worker has to clean up when nobody wants its job any more."""
@@ -211,7 +211,7 @@ def _finished(key: str, report: JobReport) -> Finished:
         key=key,
         job=report.id,
         outputs=tuple(model.directory for model in report.models if model.directory),
-        places=tuple(f"{place(repo)} ({says(repo, dry_run=False)})" for repo in report.repos),
+        places=tuple(map(place, report.repos)),
     )
 
 

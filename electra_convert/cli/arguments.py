@@ -30,6 +30,7 @@ class Source(click.ParamType[Any]):
 
 
 SOURCE = Source()
+NATIVE = "native"
 HEADS = (
     "base",
     "pretraining",

@@ -6,6 +6,7 @@ No URL is told with the credentials in it, nor with its query, which may be a si
 from __future__ import annotations
 
 import base64
+import logging
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -28,6 +29,7 @@ GOOGLE = "log in with `gcloud auth application-default login`, or set GOOGLE_APP
 AMAZON = "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; FSSPEC_S3_ANON=true for a public bucket"
 LOGINS = {"gs": GOOGLE, "gcs": GOOGLE, "s3": AMAZON, "s3a": AMAZON}
 RESUME_HINT = "check the address and the connection, and run it again: a download goes on where it stopped"
+AGAIN_HINT = "check the address and the connection, and run it again: what is there already is not sent again"
 PATIENCE = 60.0
 """Seconds a web server may take to answer, and between two pieces of its answer."""
 
@@ -233,7 +235,7 @@ def _file_system(url: str, scheme: str) -> Any:
     try:
         from fsspec.core import url_to_fs
 
-        return url_to_fs(url, **(_web_options() if scheme in WEB else {}))[0]
+        file_system = url_to_fs(url, **(_web_options() if scheme in WEB else {}))[0]
     except ImportError as error:
         package = f'pip install "electra-convert[{extra or "remote"}]"'
         other = "" if extra else f", and what {scheme}:// needs: {error}"
@@ -245,6 +247,15 @@ def _file_system(url: str, scheme: str) -> Any:
             f"{shown(url)} is of no kind that is known: {shown(str(error))}",
             hint=f"URLs of {', '.join(sorted(EXTRAS))} and others that fsspec knows can be read",
         ) from None
+    _quieten(type(file_system).__module__.partition(".")[0])
+    return file_system
+
+
+def _quieten(library: str) -> None:
+    """Let a library not print what it logs where nobody set up logging: what goes wrong is told once, by an error."""
+    logger = logging.getLogger(library)
+    if not logger.handlers:
+        logger.addHandler(logging.NullHandler())
 
 
 def _web_options() -> dict[str, object]:
@@ -337,12 +348,13 @@ def _explained(error: BaseException, remote: Remote, *, writing: bool) -> Electr
     status = _status(error)
     login = LOGINS.get(remote.scheme, "")
     if isinstance(error, TimeoutError):
-        return kind(f"{remote} does not answer, or stopped answering", hint=RESUME_HINT)
+        return kind(f"{remote} does not answer, or stopped answering", hint=AGAIN_HINT if writing else RESUME_HINT)
     if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
         return kind(f"{remote} may not be {verb}: {_words(error)}", hint=login or "check the address and the password")
     if not writing and status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE):
         return CheckpointNotFoundError(f"there is nothing at {remote}", hint="check the address")
-    return kind(f"{remote} cannot be {verb}: {_words(error)}", hint="; or ".join(filter(None, (RESUME_HINT, login))))
+    hint = "; or ".join(filter(None, (AGAIN_HINT if writing else RESUME_HINT, login)))
+    return kind(f"{remote} cannot be {verb}: {_words(error)}", hint=hint)
 
 
 def _status(error: BaseException) -> int | None:
