@@ -7,7 +7,7 @@ TRANSFORMERS5 := .venv/transformers5/bin/python
 PYTEST := -m pytest --quiet --no-skips
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint lint-actions types test-core test-pytorch test-tensorflow test-flax test-verify test-transformers5 environments self-test calibrate bench lock clean
+.PHONY: help demo test lint lint-actions types test-core test-pytorch test-tensorflow test-flax test-verify test-hub test-transformers5 environments self-test calibrate bench lock clean
 
 help: ## Print these targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,7 +22,7 @@ demo: .venv/core.ready ## Convert a genuine checkpoint and show what comes out
 	@echo '$$ ls demo/discriminator/pretraining'
 	@ls -sh demo/discriminator/pretraining
 
-test: lint types test-core test-pytorch test-tensorflow test-flax test-verify test-transformers5 ## Lint, check types and run every test
+test: lint types test-core test-pytorch test-tensorflow test-flax test-verify test-hub test-transformers5 ## Lint, check types and run every test
 
 lint: .venv/core.ready
 	$(CORE) -m ruff check
@@ -52,9 +52,12 @@ test-verify: .venv/frameworks.ready ## Run the tests that prove outputs in all f
 	$(FRAMEWORKS) $(PYTEST) tests/frameworks/test_verify.py tests/frameworks/test_text_trained.py \
 	  tests/frameworks/test_action.py
 
+test-hub: .venv/frameworks.ready ## Publish with the older client of the Hub, and read back what was published
+	$(FRAMEWORKS) $(PYTEST) tests/hub tests/frameworks/test_published.py
+
 test-transformers5: .venv/transformers5.ready ## Run the tests with transformers 5
 	$(TRANSFORMERS5) $(PYTEST) tests/frameworks/test_pytorch.py tests/frameworks/test_pytorch_models.py \
-	  tests/frameworks/test_tokenizer_transformers.py
+	  tests/frameworks/test_tokenizer_transformers.py tests/frameworks/test_published.py
 
 self-test: .venv/frameworks.ready ## Damage a tiny model in every way, and see that every fault is caught
 	.venv/frameworks/bin/electra-convert verify --self-test

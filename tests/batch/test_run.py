@@ -35,7 +35,13 @@ from electra_convert.parity.workers import Pool
 from tests.batch.conftest import begin, until, workers_of
 from tests.hub.server import Fault, HubServer, Phase
 
-LONG: dict[str, Any] = {"heads": ["token_classification"], "num_labels": 30_000, "targets": ["pytorch", "flax"]}
+FILES = ("model.safetensors", "tf_model.h5", "flax_model.msgpack")
+"""The weights of a model, in the order in which they are written."""
+LONG: dict[str, Any] = {
+    "heads": ["token_classification"],
+    "num_labels": 40_000,
+    "targets": ["pytorch", "tensorflow", "flax"],
+}
 """What makes the conversion of a tiny checkpoint write for some tenths of a second."""
 PUBLISHED = {"upload": {"repo_id": "org/{name}", "allow_unverified": True}}
 COMMIT = "/commit/"
@@ -385,10 +391,11 @@ class TestKilledWorker:
 
 
 def stopped_in_mid_write(plan: Path) -> int:
-    """Wait until a worker has written half of what the long job writes; hold it there, and return it."""
+    """Wait until a worker writes the first of the files of the long job; hold it there, and return it."""
 
     def is_half_written() -> bool:
-        return any((plan.parent / "out" / "long").rglob("*.partial"))
+        found = {path.name for path in (plan.parent / "out" / "long").rglob("*.partial/*")}
+        return FILES[0] in found and FILES[2] not in found
 
     def held() -> int:
         if not is_half_written():

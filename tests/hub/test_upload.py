@@ -568,7 +568,7 @@ class TestSecrets:
         """No path, user or host of the machine is in any file or commit, whatever the verdict."""
         directory = output / "discriminator" / "pretraining"
         for status in ("proven", "incomplete", "unverified", "audited"):
-            verify_as(directory, status)  # type: ignore[arg-type]
+            verify_as(directory, status)
             upload(directory, allow_unverified=True)
         private = {str(output), str(Path.home()), str(Path.cwd()), socket.gethostname(), output.parent.name}
         for commit in made(hub.repos[DISCRIMINATOR]):

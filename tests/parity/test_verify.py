@@ -172,7 +172,7 @@ class TestUsage:
     def test_every_option_of_the_library_can_be_typed(self) -> None:
         """Each field of VerifyOptions has an option."""
         names = {parameter.name for parameter in cli.main.commands["verify"].params}
-        own = {"output", "testing", "junit", "html", "as_json", "debug", "loosen"}
+        own = {"output", "testing", "junit", "html", "as_json", "debug", "loosen", "github"}
         assert names - own == set(VerifyOptions.__struct_fields__) - {"loosened"}
 
     def test_all_contradictions_are_listed(self) -> None:
