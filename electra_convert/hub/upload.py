@@ -148,9 +148,7 @@ class _RemoteFile(NamedTuple):
     git_oid: str
 
     def equals(self, local: LocalFile) -> bool:
-        return self.size == local.size and (
-            self.sha256 == local.sha256 if self.sha256 else self.git_oid == local.git_oid
-        )
+        return self.sha256 == local.sha256 if self.sha256 else self.git_oid == local.git_oid
 
 
 @dataclass(frozen=True)

@@ -118,7 +118,8 @@ def _require_space(missing: Iterable[_Wanted]) -> None:
             raise DiskSpaceError(
                 f"{each.remote} and what else is downloaded has {in_bytes(needed[disk])}, "
                 f"but {folder.parent} has {in_bytes(free)} free",
-                hint=f"free some space, or set {CACHE_VARIABLE} to a folder on a larger disk",
+                hint=f"free some space, or set {CACHE_VARIABLE if each.seen.identity else 'TMPDIR'} to a folder on a "
+                "larger disk",
             )
 
 

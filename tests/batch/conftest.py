@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +22,7 @@ __all__ = ["hub", "secret"]
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 TINY = "electra_tiny_uniform"
 """A checkpoint of one part, so that no job need name it."""
+Begin = Callable[..., "subprocess.Popen[str]"]
 Found = TypeVar("Found")
 
 
@@ -58,15 +61,28 @@ def write_plan(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
-def begin(plan: Path, *options: str) -> subprocess.Popen[str]:
-    """Begin a batch as a terminal does: a group of processes that Ctrl-C reaches."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "electra_convert", "batch", str(plan), *options],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+@pytest.fixture
+def begin() -> Iterator[Begin]:
+    """Begin batches as a terminal does: groups of processes that Ctrl-C reaches. What is left of them is killed."""
+    begun: list[tuple[Path, subprocess.Popen[str]]] = []
+
+    def start(plan: Path, *options: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "electra_convert", "batch", str(plan), *options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        begun.append((plan, process))
+        return process
+
+    yield start
+    for plan, process in begun:
+        process.kill()
+        process.communicate()
+        for worker in workers_of(plan):
+            os.kill(worker, signal.SIGKILL)
 
 
 def workers_of(plan: Path) -> list[int]:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -23,7 +23,7 @@ from electra_convert import BatchOptions, BatchReport, run_batch
 from electra_convert.batch import run as run_module
 from electra_convert.batch import worker as worker_module
 from electra_convert.batch.jobs import plan_jobs
-from electra_convert.batch.messages import Request
+from electra_convert.batch.messages import Answer, Request, decode
 from electra_convert.batch.report import JobReport
 from electra_convert.batch.state import StateFile
 from electra_convert.batch.watch import NoWatch
@@ -32,7 +32,7 @@ from electra_convert.child import Child
 from electra_convert.cli import main
 from electra_convert.errors import OptionError, OutputError
 from electra_convert.parity.workers import Pool
-from tests.batch.conftest import begin, until, workers_of
+from tests.batch.conftest import Begin, until, workers_of
 from tests.hub.server import Fault, HubServer, Phase
 
 FILES = ("model.safetensors", "tf_model.h5", "flax_model.msgpack")
@@ -394,7 +394,8 @@ def stopped_in_mid_write(plan: Path) -> int:
     """Wait until a worker writes the first of the files of the long job; hold it there, and return it."""
 
     def is_half_written() -> bool:
-        found = {path.name for path in (plan.parent / "out" / "long").rglob("*.partial/*")}
+        folders = os.walk(plan.parent / "out" / "long")  # it minds no folder that vanishes
+        found = {name for folder, _, names in folders if folder.endswith(".partial") for name in names}
         return FILES[0] in found and FILES[2] not in found
 
     def held() -> int:
@@ -440,11 +441,12 @@ def left_by(plan: Path) -> tuple[list[str], list[Path], list[int]]:
     return outputs, list(plan.parent.rglob("*.partial")), workers_of(plan)
 
 
-def test_ctrl_c(three: Path) -> None:
+def test_ctrl_c(three: Path, begin: Begin) -> None:
     """Ctrl-C ends the job that runs and leaves out the rest: both are named. Nothing is half-written, nobody left."""
     report = three.with_name("report.json")
     batch = begin(three, "--report", str(report))
     worker = stopped_in_mid_write(three)
+    assert os.getpgid(worker) != batch.pid  # Ctrl-C is for the batch alone to deal with
     os.killpg(batch.pid, signal.SIGINT)
     let_go(worker, when_sent=signal.SIGTERM)
     said, told = batch.communicate(timeout=20)
@@ -457,7 +459,7 @@ def test_ctrl_c(three: Path) -> None:
     assert outcomes(run_batch(three)) == {"first/30": "already done", "long/30": "done", "last/30": "done"}
 
 
-def test_terminated(three: Path) -> None:
+def test_terminated(three: Path, begin: Begin) -> None:
     """A batch that is told to end does so at once; nothing is half-written, and nobody is left."""
     batch = begin(three)
     worker = stopped_in_mid_write(three)
@@ -469,7 +471,7 @@ def test_terminated(three: Path) -> None:
     assert "Traceback" not in told
 
 
-def test_killed(three: Path) -> None:
+def test_killed(three: Path, begin: Begin) -> None:
     """The workers of a batch that is killed end by themselves and leave nothing half-written; the next run goes on."""
     batch = begin(three)
     worker = stopped_in_mid_write(three)
@@ -482,18 +484,32 @@ def test_killed(three: Path) -> None:
     assert outcomes(run_batch(three)) == {"first/30": "already done", "long/30": "done", "last/30": "done"}
 
 
-def test_a_job_that_nobody_waits_for_is_not_done(
-    checkpoint: Callable[..., Path], write_plan: Callable[..., Path]
-) -> None:
-    """A worker whose batch dies right after it asked for a job ends too; one that is asked for nothing ends well."""
+def test_a_worker_ends_with_its_batch(checkpoint: Callable[..., Path], write_plan: Callable[..., Path]) -> None:
+    """A worker whose batch dies right after it asked for a job ends in mid-job; one that has nothing to do, well."""
     checkpoint("ko")
-    plan = write_plan({"source": "ko", **LONG})
-    (job,) = plan_jobs(plan)
-    worker = [sys.executable, "-m", "electra_convert.batch.worker", str(state_of(plan).path), "1"]
-    asked = subprocess.run(worker, input=Request(job=job).encode() + b"\n", timeout=20, check=False)
-    assert asked.returncode == 128 + signal.SIGTERM
+    plan = write_plan({"source": "ko", **LONG}, {"source": "ko", "name": "short"})
+    long, short = (Request(job=job).encode() + b"\n" for job in plan_jobs(plan))
+    command = [sys.executable, "-m", "electra_convert.batch.worker", str(state_of(plan).path), "1"]
+    assert subprocess.run(command, input=long, timeout=20, check=False).returncode == 128 + signal.SIGTERM
     assert left_by(plan) == ([], [], [])
-    assert subprocess.run(worker, input=b"", timeout=20, check=False).returncode == 0
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as worker:
+        assert worker.stdin
+        assert worker.stdout
+        worker.stdin.write(short)
+        worker.stdin.flush()
+        until(lambda: isinstance(decode(worker.stdout.readline()), Answer) if worker.stdout else None, what="answered")
+        worker.stdin.close()
+        assert worker.wait(20) == 0
+    assert left_by(plan) == (["short"], [], [])
+
+
+def test_a_process_that_has_ended_is_sent_nothing(tmp_path: Path) -> None:
+    """A process that died while nobody looked is no error before it is asked what it said last."""
+    with closing(Child("electra_convert.batch.worker", str(tmp_path / "state.jsonl"), "1")) as child:
+        child.end()
+        child.send(b"a job")
+        assert child.receive() == b""
+        assert child.last_words() == "ended with signal 9"
 
 
 def test_no_process_begins_after_the_end(

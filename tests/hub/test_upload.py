@@ -466,7 +466,8 @@ class TestFaults:
 
         def commit(_method: str, path: str, phase: Phase) -> None:
             if COMMIT in path and phase == "begin" and len(repo.branches[MAIN]) == 1:
-                files = {**repo.head(MAIN).files, "figure.png": Blob(b"a picture")}
+                theirs = {"figure.png": Blob(b"a picture"), "model.safetensors.index.json": Blob(b"{}")}
+                files = {**repo.head(MAIN).files, **theirs}
                 repo.branches[MAIN].append(Commit("theirs", "", repo.head(MAIN).oid, files, author="somebody"))
 
         hub.on_request = commit
@@ -474,6 +475,7 @@ class TestFaults:
         assert made(repo)[0].title == "theirs"
         assert len(made(repo)) == 2
         assert files_of(repo)["figure.png"] == b"a picture"
+        assert "model.safetensors.index.json" not in files_of(repo), "what they added was looked at before committing"
 
     @pytest.mark.usefixtures("hub")
     def test_nothing_listens(self, proven: Path, monkeypatch: pytest.MonkeyPatch) -> None:
