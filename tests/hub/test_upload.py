@@ -409,8 +409,9 @@ class TestFaults:
         assert slept == [7.0]
         assert told == [f"the Hub has had too many requests (429): trying again in 7 s to commit to {DISCRIMINATOR}"]
 
-    def test_does_not_wait_for_hours(self, hub: HubServer, proven: Path) -> None:
+    def test_does_not_wait_for_hours(self, hub: HubServer, proven: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """A Hub that asks for more than some minutes is told of at once."""
+        monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail(f"it waits for {seconds} s"))
         hub.faults.append(Fault("POST", COMMIT, "status", status=429, retry_after=86400))
         with pytest.raises(HubError, match="429"):
             upload(proven / "discriminator")
