@@ -22,7 +22,9 @@ demo: .venv/core.ready ## Convert a genuine checkpoint and show what comes out
 	@echo '$$ ls demo/discriminator/pretraining'
 	@ls -sh demo/discriminator/pretraining
 
-test: lint types test-core test-pytorch test-tensorflow test-flax test-verify test-hub test-transformers5 ## Lint, check types and run every test
+TESTS := lint types test-verify test-core test-hub test-pytorch test-tensorflow test-flax test-transformers5
+test: ## Lint, check types and run every test, two things at a time
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target $(TESTS)
 
 lint: .venv/core.ready
 	$(CORE) -m ruff check

@@ -393,9 +393,7 @@ def choose_heads(wanted: Sequence[str], heads: Mapping[str, Any], *, native: str
         OptionError: Some do not exist.
     """
     if NATIVE_HEAD in wanted and native is None:
-        raise OptionError(
-            "this part has no native head that can be converted", hint=f"choose from {', '.join(heads)}"
-        )
+        raise OptionError("this part has no native head that can be converted", hint=f"choose from {', '.join(heads)}")
     wanted = [native if name == NATIVE_HEAD and native else name for name in wanted]
     unknown = [name for name in wanted if name not in heads]
     if unknown:

@@ -205,7 +205,7 @@ class TestInstall:
     @pytest.mark.parametrize("index", ["", "an/index of torch"])
     @pytest.mark.parametrize("frameworks", ["pytorch,tensorflow,flax", "flax", "pytorch, tensorflow"])
     def test_the_frameworks_that_are_named_are_installed(self, frameworks: str, index: str, tmp_path: Path) -> None:
-        """From where the action lies, with the extras that hold what they need; PyTorch before, from its own index if any."""
+        """With the extras that hold what they need; PyTorch before, from another index if one is named."""
         ran, calls = self.install(tmp_path, frameworks, **{"torch-index": index})
         assert ran.returncode == 0
         *before, last = calls
