@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from electra_convert import ConvertOptions, VerifyOptions, cli, convert_checkpoint, verify_output
+import electra_convert
+from electra_convert import ConvertOptions, VerifyOptions, cli, convert_checkpoint
 from electra_convert.errors import OptionError
 from electra_convert.formats import TARGETS, Contents, TargetFormat, module_of, read_weights
 from electra_convert.inventory import Part
@@ -24,7 +25,7 @@ from electra_convert.parity.report import HeadReport, VerificationReport
 from electra_convert.parity.self_test import self_test
 from electra_convert.parity.verification import VERIFICATION_FILE, read_verification
 from electra_convert.parity.worker import Job
-from electra_convert.parity.workers import running
+from electra_convert.parity.workers import Pool, running
 from electra_convert.tensor import Tensor
 
 for framework in ("torch", "tensorflow", "keras", "jax", "flax", "scipy"):
@@ -46,6 +47,8 @@ PARTS: list[tuple[str, Part]] = [
     ("electric_tiny", "discriminator"),
 ]
 """Every part of every genuine pre-training checkpoint."""
+POOL = Pool()
+"""Every framework is loaded once for all tests, as in a batch."""
 ONE_FRAMEWORK = VerifyOptions(frameworks=("pytorch",))
 Change = Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]
 
@@ -58,6 +61,12 @@ def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
         patch.setenv("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
         yield
+        POOL.close()
+
+
+def verify_output(output: Path, options: VerifyOptions = VerifyOptions()) -> VerificationReport:  # noqa: B008
+    """Verify an output, with the workers that all tests share."""
+    return electra_convert.verify_output(output, options, lend=POOL.lend)
 
 
 @pytest.fixture
