@@ -133,7 +133,8 @@ def convert_checkpoint(
         out: The output directory; by default `<name>-<part>` in the working directory.
         options: What to convert, and how.
         dry_run: Only plan.
-        exist_ok: That all of it is there already, made by this very conversion, is no error.
+        exist_ok: That all of it is there already, made by this very conversion, is no error, and nothing of it is made
+            again.
         progress: Shows progress.
 
     Returns:
@@ -297,9 +298,11 @@ class Conversion:
 
     def _already_there(self, *, exist_ok: bool) -> list[HeadPlan]:
         existing = [head for head in self.heads if os.path.lexists(self.out / head.directory)]
-        if self.options.overwrite or not existing:
+        if not existing or (self.options.overwrite and not exist_ok):
             return []
         foreign = [head for head in existing if not _is_this(head, self.out / head.directory)]
+        if foreign and self.options.overwrite:
+            return [head for head in existing if head not in foreign]
         if foreign:
             raise exists_error([self.out / head.directory for head in foreign])
         if len(existing) == len(self.heads) and not exist_ok:

@@ -210,7 +210,7 @@ def exists_error(targets: list[Path]) -> OutputExistsError:
     return OutputExistsError(
         f"{len(targets)} outputs exist already" if len(targets) > 1 else f"{targets[0]} exists already",
         problems=[str(target) for target in targets] if len(targets) > 1 else (),
-        hint="choose another OUT, or replace what is there with --overwrite",
+        hint="choose another OUT, or replace what is there with --overwrite (in a plan, overwrite: true)",
     )
 
 

@@ -29,7 +29,7 @@ def job_key(job: Job) -> str:
             "electra_convert": __version__,
             "checkpoint": open_checkpoint(location.prefix).identity,
             "vocabulary": _hash_of(location.vocabulary) if location.vocabulary else None,
-            "job": msgspec.to_builtins(msgspec.structs.replace(job, id="", source=""), enc_hook=_hash_of),
+            "job": msgspec.to_builtins(msgspec.structs.replace(job, id="", source="", output=""), enc_hook=_hash_of),
         }
     return hashlib.sha256(msgspec.json.encode(decided, order="deterministic")).hexdigest()
 
@@ -43,7 +43,8 @@ def _hash_of(path: Any) -> str:
         for file in files:
             if file.is_file() or file == path:
                 digest.update(f"{file.relative_to(path)}\0".encode())
-                digest.update(hashlib.sha256(file.read_bytes()).digest())
+                with file.open("rb") as content:
+                    digest.update(hashlib.file_digest(content, "sha256").digest())
     except OSError as error:
         raise OptionError(f"{path} cannot be read: {error.strerror}", hint="correct the plan") from error
     return digest.hexdigest()

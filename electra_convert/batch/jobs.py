@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
@@ -12,11 +13,12 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from electra_convert.batch.checks import faults_of
 from electra_convert.batch.plan_file import ALL_HEADS, DEFAULT_OUTPUT, JobPlan, TokenizerPlan, VerifyPlan, read_plan
 from electra_convert.batch.report import JobReport, Outcome
 from electra_convert.errors import ElectraConvertError, OptionError, PlanError, SourceError
 from electra_convert.formats import TargetFormat
-from electra_convert.hub.publication import UploadOptions
+from electra_convert.hub.publication import UploadOptions, check_repo_id, place_name
 from electra_convert.inventory import PARTS
 from electra_convert.options import ConvertOptions
 from electra_convert.parity.probes import BUDGET
@@ -26,7 +28,8 @@ from electra_convert.report.card import CardMetadata
 from electra_convert.source import archive_suffix, expand_source, locate, step_of
 from electra_convert.template import fill
 
-CARD_FIELDS = ("license", "language", "tags", "datasets", "base_model")
+SAMPLE = {"part": "discriminator", "head": "pretraining", "format": "pytorch"}
+"""What placeholders may stand for that only a checkpoint decides."""
 
 
 class Proof(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,7 +60,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         name: The `{name}` of templates.
         step: The `{step}` of templates, if the checkpoint's name has one.
         source: The checkpoint.
-        output: Where it goes: a directory or a URL.
+        place: Where it goes, as the plan says it, filled in.
+        output: Where that is: a directory or a URL.
         convert: How it is converted.
         proof: How it is proven; `None` if it is not.
         upload: How it is published; `None` if it is not.
@@ -68,6 +72,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     step: int | None
     source: str
+    place: str
     output: str
     convert: ConvertOptions
     proof: Proof | None
@@ -135,6 +140,7 @@ def plan_jobs(plan: Path) -> list[Job]:
     jobs: list[Job] = []
     for number, entry in enumerate(read_plan(plan)):
         try:
+            faults += (f"jobs[{number}]: {fault}" for fault in faults_of(entry))
             jobs += _jobs(entry, plan.absolute().parent)
         except ElectraConvertError as error:
             faults.append(f"jobs[{number}]: " + "; ".join((error.message, *error.problems)))
@@ -174,13 +180,20 @@ def _jobs(entry: JobPlan, folder: Path) -> Iterator[Job]:
             yield _impossible(entry, source, error)
             continue
         name = entry.name or found
+        try:
+            source.encode()
+        except UnicodeEncodeError:
+            yield _impossible(entry, source, SourceError(f"the name of {source!a} is not UTF-8", hint="rename it"))
+            continue
         names: dict[str, str | None] = {"name": name, "step": None if step is None else str(step)}
+        place = fill(_output_template(entry, step), names)
         yield Job(
             id=name if step is None else f"{name}/{step}",
             name=name,
             step=step,
             source=source,
-            output=_resolved(fill(_output_template(entry, step), names), folder),
+            place=place,
+            output=_resolved(place, folder),
             convert=_convert_options(entry, folder),
             proof=_proof(entry, folder),
             upload=_upload_options(entry, folder, names),
@@ -193,7 +206,7 @@ def _name_and_step(source: str) -> tuple[str, int | None]:
     if suffix := archive_suffix(path.name):
         return path.name.removesuffix(suffix), None
     if (step := step_of(path.name)) is not None and not Path(source).is_dir():
-        return path.parent.name, step
+        return path.parent.name or urlsplit(source).netloc, step
     with locate(source, values=False) as location:
         return location.name, step_of(location.prefix.name)
 
@@ -213,11 +226,13 @@ def _impossible(entry: JobPlan, source: str, error: SourceError) -> Job:
     path = _path_in(source)
     stands_for_several = has_magic(path.name)
     name = entry.name or (path.parent if stands_for_several else path).name
+    name = name.encode(errors="backslashreplace").decode()
     return Job(
         id=f"{name}/{path.name}" if stands_for_several else name,
         name=name,
         step=None,
-        source=source,
+        source=source.encode(errors="backslashreplace").decode(),
+        place="",
         output="",
         convert=ConvertOptions(),
         proof=None,
@@ -228,7 +243,7 @@ def _impossible(entry: JobPlan, source: str, error: SourceError) -> Job:
 
 def _resolved(text: str, folder: Path) -> str:
     """Return a path as seen from anywhere; a plan's are relative to it."""
-    return text if is_url(text) else str(folder / Path(text).expanduser())
+    return text if is_url(text) else os.path.normpath(folder / Path(text).expanduser())
 
 
 def _path(text: str | None, folder: Path) -> Path | None:
@@ -279,17 +294,18 @@ def _upload_options(entry: JobPlan, folder: Path, names: dict[str, str | None]) 
     if not upload.repo_id:
         raise OptionError("upload has no repo_id", hint='write repo_id: "org/{name}-{part}"')
     asked = msgspec.structs.asdict(upload)
-    card = {name: asked.pop(name) for name in CARD_FIELDS}
+    card = {name: asked.pop(name) for name in CardMetadata.__struct_fields__}
     template = asked.pop("card_template")
     repo = asked.pop("repo_id")
-    placeholders = {**{name: f"{{{name}}}" for name in ("part", "head", "format")}, **names}
-    for text in (repo, upload.revision):
-        fill(text, placeholders)  # tells now of what could not be filled in later
+    check_repo_id(fill(repo, {**SAMPLE, **names}))  # tells now of what could not be filled in later
+    fill(upload.revision, {**SAMPLE, **names})
+    include = tuple(Path(_resolved(path, folder)) for path in asked.pop("include"))
     return UploadOptions(
         repo=repo,
         card=CardMetadata(**card),
         card_template=_path(template, folder),
         mappings=_path(entry.mappings, folder),
+        include=include,
         **asked,
     )
 
@@ -305,7 +321,7 @@ def _collisions(jobs: Sequence[Job]) -> Iterator[str]:
         if count > 1
     )
     yield from (
-        f"{count} jobs publish {' at '.join(place)}: tell them apart with {{name}} in repo_id, or {{step}} in revision"
+        f"{count} jobs publish {place_name(*place)}: tell them apart with {{name}} in repo_id, or {{step}} in revision"
         for place, count in places.items()
         if count > 1
     )

@@ -64,7 +64,7 @@ class UploadPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     create_pr: Annotated[bool, _about("Open a pull request in place of a commit.")] = False
     commit_message: Annotated[str, _about("Title of the commit.")] = ""
     allow_unverified: Annotated[bool, _about("Publish what was never proven; its card says so.")] = False
-    include: Annotated[tuple[str, ...], _about("Patterns of other files in a model's directory to publish.")] = ()
+    include: Annotated[tuple[str, ...], _about("Other files to publish beside each model: a license.")] = ()
     license: Annotated[str | None, _about("License of the model, for its card: apache-2.0.")] = None
     language: Annotated[tuple[str, ...], _about("Languages of the model: [ko, en].")] = ()
     tags: Annotated[tuple[str, ...], _about("Tags beside those that follow from the model.")] = ()
@@ -78,7 +78,8 @@ class JobDefaults(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     part: Annotated[PartChoice | None, _about("The part; needed only where a checkpoint has two.")] = None
     heads: Annotated[
-        tuple[str, ...] | Literal["native", "all"], _about("Heads to convert: native, all, or a list of names.")
+        Annotated[tuple[str, ...], Meta(min_length=1)] | Literal["native", "all"],
+        _about("Heads to convert: native, all, or a list of names."),
     ] = NATIVE_HEAD
     targets: Annotated[tuple[TargetFormat, ...], _about("Formats to write.")] = TARGETS
     config: Annotated[str | None, _about("Google's hparams JSON, a bert_config.json or config.json.")] = None

@@ -6,9 +6,11 @@ import os
 import queue
 import threading
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
+from itertools import zip_longest
 from pathlib import Path
 
 import msgspec
@@ -22,7 +24,8 @@ from electra_convert.batch.state import StateFile
 from electra_convert.batch.watch import NoWatch, Watch
 from electra_convert.child import Child
 from electra_convert.errors import ElectraConvertError, OptionError
-from electra_convert.hub.publication import MAIN
+from electra_convert.hub.client import without_token
+from electra_convert.hub.publication import place_name
 
 STATE_SUFFIX = ".state.jsonl"
 GRACE = 5.0
@@ -100,7 +103,8 @@ def run_batch(
     shard = Shard.parse(options.shard) if options.shard else None
     jobs = choose_jobs(plan_jobs(path), shard=shard, only=options.only)
     state = StateFile(options.state or path.with_name(path.name + STATE_SUFFIX))
-    state.read()  # tells now if it cannot be
+    if not dry_run:
+        state.check()  # before the work, not after it
     if dry_run:
         reports = _planned(jobs, state, fresh=options.fresh)
     else:
@@ -131,17 +135,12 @@ def _planned(jobs: Sequence[Job], state: StateFile, *, fresh: bool) -> list[JobR
         if done and not fresh and done.holds(job):
             reports.append(report_on(job, "already done", places=done.places))
         else:
-            reports.append(report_on(job, "planned", places=tuple(map(_place, job.places))))
+            reports.append(report_on(job, "planned", places=tuple(place_name(*place) for place in job.places)))
     return reports
 
 
 def _impossible(job: Job) -> JobReport:
     return report_on(job, "failed", stage="converting", error=job.fault)
-
-
-def _place(place: tuple[str, str]) -> str:
-    repo_id, revision = place
-    return repo_id if revision == MAIN else f"{repo_id} at {revision}"
 
 
 class _Batch:
@@ -159,9 +158,10 @@ class _Batch:
         free: queue.SimpleQueue[_Slot] = queue.SimpleQueue()
         for slot in self.slots:
             free.put(slot)
+        futures: list[Future[JobReport]] = []
         with ThreadPoolExecutor(max(1, len(self.slots))) as threads:
-            futures = [threads.submit(self._do, job, free) for job in self.jobs]
             try:
+                futures += (threads.submit(self._do, job, free) for job in self.jobs)
                 wait(futures)
             except BaseException as stop:
                 self._stop(futures)
@@ -169,9 +169,11 @@ class _Batch:
                     raise
             finally:
                 self._end()
+        for slot in self.slots:  # no thread reads from them any more
+            slot.close()
         return [
-            report_on(job, "interrupted") if future.cancelled() else future.result()
-            for job, future in zip(self.jobs, futures, strict=True)
+            report_on(job, "interrupted") if future is None or future.cancelled() else future.result()
+            for job, future in zip_longest(self.jobs, futures)
         ]
 
     def _do(self, job: Job, free: queue.SimpleQueue[_Slot]) -> JobReport:
@@ -179,6 +181,9 @@ class _Batch:
         try:
             self.watch.started(job.id)
             report = _impossible(job) if job.fault else slot.do(Request(job=job, fresh=self.fresh))
+        except Exception:  # noqa: BLE001  # a bug that meets one job must not end the others
+            fault = without_token(f"this is a bug, please report it:\n{traceback.format_exc()}")
+            report = report_on(job, "failed", stage="converting", error=fault)
         finally:
             free.put(slot)
         if self.stopping.is_set() and report.outcome == "failed":
@@ -227,7 +232,7 @@ class _Slot:
                 return message.report
             stage = message.stage or stage
             self._tell(job.id, message)
-        fault = f"the process of this job {child.last_words()}"
+        fault = without_token(f"the process of this job {child.last_words()}")
         return report_on(job, "failed", stage=stage, error=fault, seconds=time.monotonic() - began)
 
     def end(self) -> None:
@@ -236,6 +241,10 @@ class _Slot:
             self._ended = True
         if self._child is not None:
             self._child.end(patience=GRACE)
+
+    def close(self) -> None:
+        """Close what is open, once nobody reads from it."""
+        if self._child is not None:
             self._child.close()
 
     def _running(self) -> Child | None:
@@ -247,7 +256,8 @@ class _Slot:
                 self._child.close()
                 self._child = None
             if self._child is None:
-                self._child = Child("electra_convert.batch.worker", *self._arguments, detached=True)
+                quiet = {"HF_HUB_DISABLE_PROGRESS_BARS": "1"}  # they would stand where a dying process says why
+                self._child = Child("electra_convert.batch.worker", *self._arguments, environment=quiet, detached=True)
             return self._child
 
     def _tell(self, job: str, event: Event) -> None:

@@ -37,6 +37,10 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True):
         """Say whether the job need not be done again: it is published, copied, or still in its place."""
         return job.upload is not None or is_url(job.output) or all(Path(path).is_dir() for path in self.outputs)
 
+    def wrote(self, job: Job) -> bool:
+        """Say whether this is an earlier run of a job, with other options say, which wrote to the same output."""
+        return self.job == job.id and any(Path(path).is_relative_to(job.output) for path in self.outputs)
+
 
 class StateFile:
     """A state file.
@@ -70,6 +74,17 @@ class StateFile:
                 continue  # a killed run's last words: that job is done again
             found[job.key] = job
         return found
+
+    def check(self) -> None:
+        """Check that it can be read and written.
+
+        Raises:
+            OutputError: It cannot.
+        """
+        self.read()
+        existing = self.path if self.path.exists() else next(each for each in self.path.parents if each.exists())
+        if not os.access(existing, os.W_OK):
+            raise OutputError(f"the state file {self.path} cannot be written", hint="choose another with --state")
 
     def add(self, job: Finished) -> None:
         """Note that a job is finished, synced to disk.

@@ -24,14 +24,15 @@ import msgspec
 
 from electra_convert._version import __version__
 from electra_convert.batch.job_key import job_key
-from electra_convert.batch.jobs import Job, report_on
+from electra_convert.batch.jobs import Job, Proof, report_on
 from electra_convert.batch.messages import Answer, Event, Request, encode
 from electra_convert.batch.report import JobReport, ModelResult, Stage
 from electra_convert.batch.state import Finished, StateFile
 from electra_convert.convert import ConversionReport, convert_checkpoint
-from electra_convert.errors import ElectraConvertError, OutputExistsError, PublishError
-from electra_convert.hub.client import without_token
-from electra_convert.hub.upload import UploadReport, upload_output
+from electra_convert.errors import ElectraConvertError, OutputError, OutputExistsError, PublishError
+from electra_convert.hub.client import Doing, Hub, without_token
+from electra_convert.hub.publication import UploadOptions, place_name
+from electra_convert.hub.upload import PartialUploadError, UploadReport, upload_output
 from electra_convert.mapping import load_mappings
 from electra_convert.parity.directories import Directory, find_directories
 from electra_convert.parity.reference import require_oracle
@@ -40,11 +41,12 @@ from electra_convert.parity.verify import verify_output
 from electra_convert.parity.workers import Pool
 from electra_convert.remote.copy import copy_directory
 from electra_convert.remote.place import is_url, shown
-from electra_convert.report.upload import place
 
 GRACE = 3.0
 """Seconds a worker has to clean up when nobody wants its job any more."""
 NOT_VERIFIED = "not verified"
+UNPROVEN = ("proven", "incomplete", "unverified", "audited")
+"""The verdicts that may be published on request."""
 
 
 Tell = Callable[[Event], None]
@@ -55,6 +57,8 @@ class _Run:
 
     def __init__(self, job: Job, pool: Pool, tell: Tell) -> None:
         self.job, self.pool, self.tell = job, pool, tell
+        self.owned = False
+        """What is in the output was written by an earlier run of this job, and may be replaced."""
         self.stage: Stage = "converting"
         self.found: dict[str, Any] = {}
 
@@ -68,9 +72,12 @@ class _Run:
         job = self.job
         if job.proof is not None:
             require_oracle()  # before the work, not after it
+        if job.upload is not None:
+            Hub().require_token(Doing("commit", job.upload.repo))
         with _local(job.output) as output:
             self.enter("converting")
-            converted = convert_checkpoint(job.source, output, job.convert, exist_ok=True)
+            options = msgspec.structs.replace(job.convert, overwrite=job.convert.overwrite or self.owned)
+            converted = convert_checkpoint(job.source, output, options, exist_ok=True)
             self.found["notes"] = tuple(converted.notes)
             self.found["models"] = _models(converted, keep=not is_url(job.output))
             directories = self._directories(output, converted)
@@ -82,10 +89,21 @@ class _Run:
                 self.found["copied"] = tuple(copied.sent)
             if job.upload is not None:
                 self.enter("uploading")
-                uploaded = upload_output(
-                    output, job.upload, names=job.names, notify=lambda text: self.tell(Event(says=text))
-                )
-                self.found["repos"] = _without_paths(uploaded) if is_url(job.output) else uploaded.repos
+                self._upload(output, job.upload)
+
+    def _upload(self, output: Path, options: UploadOptions) -> None:
+        """Publish the output; what was published is noted even where another part of it could not be."""
+        uploaded = None
+        try:
+            uploaded = upload_output(
+                output, options, names=self.job.names, notify=lambda text: self.tell(Event(says=text))
+            )
+        except PartialUploadError as error:
+            uploaded = error.report
+            raise
+        finally:
+            if uploaded is not None:
+                self.found["repos"] = _without_paths(uploaded) if is_url(self.job.output) else uploaded.repos
 
     def _directories(self, output: Path, converted: ConversionReport) -> list[Directory]:
         """Return the models in the output, which must all be this job's: what else is there is not its to publish."""
@@ -113,8 +131,12 @@ class _Run:
             _judged(model, proofs, str(head.directory))
             for model, head in zip(self.found["models"], converted.heads, strict=True)
         )
+        upload = self.job.upload
+        enough = UNPROVEN if upload is not None and upload.allow_unverified else ("proven",)
         bad = [
-            f"{model.part} {model.head}: {model.verdict}" for model in self.found["models"] if model.status != "proven"
+            f"{model.part} {model.head}: {model.verdict}"
+            for model in self.found["models"]
+            if model.status not in enough
         ]
         if bad:
             raise PublishError("it is not proven", problems=list(dict.fromkeys(bad)), hint="see its verification.json")
@@ -129,10 +151,11 @@ class _Run:
         if proof is None or proof.status != "proven" or proof.electra_convert != __version__:
             return False
         wanted = self.job.proof.frameworks or directory.formats
+        usual = Proof(frameworks=self.job.proof.frameworks)  # of others, a proof does not say how it was made
         return (
-            proof.index_sha256 == converted.identity
+            self.job.proof == usual
+            and proof.index_sha256 == converted.identity
             and not set(proof.left_out) & set(wanted)
-            and bool(proof.rankings or not self.job.proof.text)
             and not proof.changes(directory.path)
         )
 
@@ -151,18 +174,20 @@ def run_job(job: Job, state: StateFile, pool: Pool, tell: Tell, *, fresh: bool =
     run = _Run(job, pool, tell)
     try:
         key = job_key(job)
-        finished = None if fresh else state.read().get(key)
+        earlier = state.read()
+        finished = None if fresh else earlier.get(key)
         if finished and finished.holds(job):
             return report_on(job, "already done", places=finished.places)
+        run.owned = any(each.wrote(job) for each in earlier.values())
         run.run()
         report = report_on(job, "done", seconds=time.monotonic() - began, **run.found)
-        state.add(_finished(key, report))
+        report = _noted(key, report, state)
     except ElectraConvertError as error:
         fault = str(error)
     except (OSError, MemoryError) as error:
         fault = f"the machine failed: {type(error).__name__}: {error}"
     except Exception:  # noqa: BLE001  # a bug in one job must not stop the others
-        fault = f"this is a bug, please report it:\n{traceback.format_exc()}"
+        fault = f"this is a bug, please report it:\n{shown(traceback.format_exc())}"
     else:
         return report
     seconds = time.monotonic() - began
@@ -206,13 +231,20 @@ def _without_paths(uploaded: UploadReport) -> Any:
     return tuple(msgspec.structs.replace(repo, directory=Path()) for repo in uploaded.repos)
 
 
-def _finished(key: str, report: JobReport) -> Finished:
-    return Finished(
+def _noted(key: str, report: JobReport, state: StateFile) -> JobReport:
+    """Note that a job is finished; that it could not be noted does not undo it."""
+    finished = Finished(
         key=key,
         job=report.id,
         outputs=tuple(model.directory for model in report.models if model.directory),
-        places=tuple(map(place, report.repos)),
+        places=tuple(place_name(repo.repo_id, repo.revision) for repo in report.repos),
     )
+    try:
+        state.add(finished)
+    except OutputError as error:
+        note = f"{error.message}: the next run will look at this job again"
+        return msgspec.structs.replace(report, notes=(*report.notes, note))
+    return report
 
 
 def main(state: str, threads: str) -> None:

@@ -11,8 +11,6 @@ from electra_convert.cli.arguments import EXISTING_FILE, EXISTING_FOLDER, HEADS,
 from electra_convert.cli.errors import told
 from electra_convert.errors import OptionError
 
-CARD_OPTIONS = ("license", "language", "tags", "base_model", "datasets")
-
 
 @click.command()
 @click.argument("output", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path))
@@ -34,7 +32,7 @@ CARD_OPTIONS = ("license", "language", "tags", "base_model", "datasets")
 @click.option("--create-pr", is_flag=True, help="Open a pull request in place of a commit.")
 @click.option("--commit-message", metavar="TITLE", help="Title of the commit.")
 @click.option("--allow-unverified", is_flag=True, help="Publish what was never proven; its card says so.")
-@click.option("--include", multiple=True, metavar="PATTERN", help="Publish these other files of DIR too: LICENSE.")
+@click.option("--include", multiple=True, type=EXISTING_FILE, help="Publish this file too: LICENSE, a picture.")
 @click.option("--license", metavar="ID", help="License of the model, for its card: apache-2.0.")
 @click.option("--language", type=CommaSeparated(), help="Languages of the model: ko,en.")
 @click.option("--tags", type=CommaSeparated(), help="Tags beside those that follow from the model.")
@@ -62,7 +60,8 @@ def upload(
     again. The token is that of `hf auth login`, or HF_TOKEN.
     """
     with told(debug=debug):
-        from electra_convert import UploadOptions, upload_output
+        from electra_convert import UploadOptions, UploadReport, upload_output
+        from electra_convert.hub.upload import PartialUploadError
         from electra_convert.report.card import CardMetadata
         from electra_convert.report.upload import show_upload
         from electra_convert.show import client_progress, print_json, stdout_console
@@ -73,12 +72,18 @@ def upload(
                 hint="give REPO_ID for one model: org/name, or --repo 'org/name-{part}' for several",
             )
         given = {name: value for name, value in options.items() if value not in (None, ())}
-        card = CardMetadata(**{name: given.pop(name) for name in CARD_OPTIONS if name in given})
-        with client_progress() as notify:
-            report = upload_output(
-                output, UploadOptions(repo=repo_id or repo or "", card=card, **given), dry_run=dry_run, notify=notify
-            )
-        if as_json:
-            print_json(report)
-        else:
-            show_upload(report, stdout_console())
+        card = CardMetadata(**{name: given.pop(name) for name in CardMetadata.__struct_fields__ if name in given})
+        asked = UploadOptions(repo=repo_id or repo or "", card=card, **given)
+
+        def show(report: UploadReport) -> None:
+            if as_json:
+                print_json(report)
+            else:
+                show_upload(report, stdout_console())
+
+        try:
+            with client_progress() as notify:
+                show(upload_output(output, asked, dry_run=dry_run, notify=notify))
+        except PartialUploadError as error:
+            show(error.report)
+            raise

@@ -6,12 +6,15 @@ here and nowhere else.
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 import random
 import re
 import time
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from email.utils import parsedate_to_datetime
 from importlib import import_module
 from typing import Any, NamedTuple, TypeVar
@@ -24,8 +27,8 @@ Notify = Callable[[str], None]
 
 WAITS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 """Seconds to wait before each further try."""
-LONGEST_WAIT = 600.0
-"""Seconds that the Hub may ask to wait; its limits on requests are counted over 300 s."""
+LONGEST_WAIT = 3600.0
+"""Seconds that the Hub may ask to wait; it counts requests over five minutes, and commits over an hour."""
 RESET = re.compile(r"\bt=(\d+)")
 """Seconds until a limit on requests is lifted, in the header `RateLimit`."""
 
@@ -66,10 +69,8 @@ class Hub:
 
     def __init__(self, *, notify: Notify = lambda _: None, waits: tuple[float, ...] = WAITS) -> None:
         from huggingface_hub import HfApi
-        from huggingface_hub.utils import logging
 
-        logging.set_verbosity_error()  # what it would warn of is told here
-        self.api: Any = HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None)
+        self.api: Any = HfApi(endpoint=os.environ.get("HF_ENDPOINT", "").rstrip("/") or None)
         self.notify = notify
         self.waits = waits
 
@@ -86,19 +87,68 @@ class Hub:
             except client_errors() as error:
                 patience.wait(error)
 
+    @contextmanager
+    def heard(self) -> Iterator[None]:
+        """Have what the client logs and warns of told; it waits by itself too, in some requests."""
+        logger = logging.getLogger("huggingface_hub")
+        handlers, propagates = logger.handlers, logger.propagate
+        logger.handlers, logger.propagate = [_Told(self.notify)], False
+        try:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always", UserWarning)
+                yield
+        finally:
+            logger.handlers, logger.propagate = handlers, propagates
+        for warning in caught:
+            if issubclass(warning.category, UserWarning):
+                self.notify(without_token(str(warning.message)))
+
     def require_token(self, doing: Doing) -> None:
         """Check that there is a token.
 
         Raises:
-            HubPermissionError: There is none.
+            HubPermissionError: There is none, or it can be none.
         """
-        from huggingface_hub import get_token
-
-        if not get_token():
+        if not find_token():
             raise HubPermissionError(
                 f"there is no token for the Hub, so one cannot {doing}",
                 hint=f"run `hf auth login`, or set HF_TOKEN, to a token with {doing.scope}",
             )
+
+
+class _Told(logging.Handler):
+    """Tells what the client logs."""
+
+    def __init__(self, notify: Notify) -> None:
+        super().__init__(logging.WARNING)
+        self._notify = notify
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Tell it, without the token."""
+        self._notify(without_token(record.getMessage()))
+
+
+def find_token() -> str | None:
+    """Return the token, from where the client looks for it.
+
+    Raises:
+        HubPermissionError: What is there can be none: a client would show it in its errors.
+    """
+    import huggingface_hub.errors
+    from huggingface_hub import get_token
+
+    odd: tuple[type[Exception], ...] = (OSError, RuntimeError, ValueError)
+    try:
+        token: str | None = get_token()
+    except (*odd, getattr(huggingface_hub.errors, "OIDCError", OSError)) as error:
+        raise HubPermissionError(
+            f"the token for the Hub cannot be had: {error}", hint="run `hf auth login`, or set HF_TOKEN"
+        ) from error
+    if token and not (token.isascii() and token.isprintable() and " " not in token):
+        raise HubPermissionError(
+            "the token for the Hub has characters that no token has", hint="copy it again: `hf auth login`, or HF_TOKEN"
+        )
+    return token
 
 
 class Patience:
@@ -125,7 +175,8 @@ class Patience:
         """
         asked = _asked_wait(error)
         if not (passing or passes(error)) or not self._waits or (asked or 0) > LONGEST_WAIT:
-            raise explained(error, self.doing, self.hub) from error
+            cause = None if _has_token(error) else error  # a traceback shows what it came from
+            raise explained(error, self.doing, self.hub) from cause
         wait = max(asked or 0, self._waits.pop(0) * random.uniform(1, 1.25))  # noqa: S311  # so that many do not come at once
         self.hub.notify(f"{_what(error)}: trying again in {wait:.0f} s to {self.doing}")
         time.sleep(wait)
@@ -133,14 +184,18 @@ class Patience:
 
 def client_errors() -> tuple[type[Exception], ...]:
     """Return what a call of the client may raise: its HTTP library's errors are no `OSError` in every version."""
-    return (OSError, RuntimeError, ValueError, *_transport_errors())
+    import huggingface_hub.errors
+
+    xet = getattr(huggingface_hub.errors, "XetError", OSError)  # before version 1
+    return (OSError, RuntimeError, ValueError, xet, *_transport_errors())
 
 
 def _transport_errors() -> tuple[type[Exception], ...]:
     """Return the errors of connections in the HTTP library that the client uses."""
     from huggingface_hub.utils import get_session
 
-    library = import_module(type(get_session()).__module__.partition(".")[0])
+    *_, base, _ = type(get_session()).__mro__  # a session may be a class of the user's own
+    library = import_module(base.__module__.partition(".")[0])
     if hasattr(library, "TransportError"):  # httpx
         return (library.TransportError,)
     return (library.ConnectionError, library.Timeout, import_module("requests.exceptions").ChunkedEncodingError)
@@ -155,7 +210,8 @@ def passes(error: Exception) -> bool:
     response = _response(error)
     if response is not None:
         return response.status_code in {408, 429} or response.status_code >= 500
-    kinds: tuple[type[Exception], ...] = (ConnectionError, TimeoutError, *_transport_errors())
+    # A gateway in trouble answers with HTML, which the client reads as JSON before it looks at the status.
+    kinds: tuple[type[Exception], ...] = (ConnectionError, TimeoutError, json.JSONDecodeError, *_transport_errors())
     return any(isinstance(cause, kinds) for cause in _causes(error))
 
 
@@ -233,17 +289,14 @@ def _refused(error: Exception, doing: Doing, hub: Hub) -> HubPermissionError:
 
 def _token_is(hub: Hub) -> str:
     """Say what the token at hand is."""
-    from huggingface_hub import get_token
-
-    if not get_token():
+    if not find_token():
         return "there is none here"
-    odd: tuple[type[Exception], ...] = (*client_errors(), KeyError, TypeError)
     try:
         who = hub.api.whoami()
-        role = who["auth"]["accessToken"]["role"]
-    except odd:
+    except client_errors():
         return "the Hub does not know the one here"
-    return f"the one here is {who.get('name', 'somebody')}'s, with the role {role!r}"
+    role = ((who.get("auth") or {}).get("accessToken") or {}).get("role")  # who signed in by a browser has none
+    return f"the one here is {who.get('name', 'somebody')}'s" + (f", with the role {role!r}" if role else "")
 
 
 def _message(error: Exception) -> str:
@@ -255,9 +308,14 @@ def _message(error: Exception) -> str:
     return without_token(" ".join((text.strip() or str(cause) or type(cause).__name__).split()))
 
 
+def _has_token(error: Exception) -> bool:
+    texts = [str(cause) for cause in _causes(error)]
+    return texts != [without_token(text) for text in texts]
+
+
 def without_token(text: str) -> str:
     """Return a text without the token, wherever it may have come from."""
-    from huggingface_hub import get_token
-
-    token = get_token()
+    token = None
+    with suppress(HubPermissionError):
+        token = find_token()
     return text.replace(token, "***") if token else text

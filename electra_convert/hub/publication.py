@@ -6,6 +6,7 @@ Nothing here talks to the Hub.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -45,7 +46,7 @@ class UploadOptions(msgspec.Struct, frozen=True, kw_only=True):
         create_pr: Open a pull request, in place of a commit.
         commit_message: Title of the commit.
         allow_unverified: Publish what was never proven; its card says so.
-        include: Patterns of other files in the directory that are published too.
+        include: Other files that are published beside each model: a license, a picture.
         card: What nobody but the publisher knows.
         card_template: A template for the card, in place of the package's own.
         mappings: A folder of mappings to use instead of the package's own.
@@ -61,7 +62,7 @@ class UploadOptions(msgspec.Struct, frozen=True, kw_only=True):
     create_pr: bool = False
     commit_message: str = ""
     allow_unverified: bool = False
-    include: tuple[str, ...] = ()
+    include: tuple[Path, ...] = ()
     card: CardMetadata = CardMetadata()
     card_template: Path | None = None
     mappings: Path | None = None
@@ -74,6 +75,11 @@ class UploadOptions(msgspec.Struct, frozen=True, kw_only=True):
             problems.append("the revision is empty")
         if "\n" in self.commit_message:
             problems.append("the commit message has several lines; it is the title of a commit")
+        own = [str(path) for path in self.include if is_model_file(Path(path).name)]
+        problems += (f"{path} has the name of a model's own file" for path in own)
+        problems += (f"there is no file {path}" for path in self.include if not Path(path).is_file())
+        counts = Counter(Path(path).name for path in self.include)
+        problems += (f"{count} files to include are called {name}" for name, count in counts.items() if count > 1)
         if problems:
             raise OptionError("this cannot be published", problems=problems, hint="change these options")
 
@@ -245,14 +251,13 @@ def _standing(directory: Directory) -> _Standing:
         )
     if changes := found.changes(directory.path):
         return _Standing(None, f"it is not what was verified: {'; '.join(changes)}")
-    return _Standing(found, "" if found.status == "proven" else found.verdict)
+    if found.status != "proven" or set(found.left_out) & set(directory.formats):
+        return _Standing(found, found.verdict)
+    return _Standing(found)
 
 
 def _place(directory: Directory, options: UploadOptions, names: Mapping[str, str | None]) -> tuple[str, str]:
     """Return repository and branch of a directory."""
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
-
     record = directory.record
     step = step_of(record.source.checkpoint) if record else None
     values = {
@@ -263,21 +268,38 @@ def _place(directory: Directory, options: UploadOptions, names: Mapping[str, str
         **names,
     }
     repo_id = fill(options.repo, values)
+    check_repo_id(repo_id)
+    return repo_id, fill(options.revision, values)
+
+
+def check_repo_id(repo_id: str) -> None:
+    """Check that a repository can be called so.
+
+    Raises:
+        OptionError: It cannot, or the name does not say whose it is.
+    """
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
         raise OptionError(f"{repo_id!r} is no name of a repository: {error}", hint="write OWNER/NAME") from error
     if "/" not in repo_id:
         raise OptionError(f"{repo_id!r} does not say whose repository it is", hint=f"write OWNER/{repo_id}")
-    return repo_id, fill(options.revision, values)
+
+
+def place_name(repo_id: str, revision: str) -> str:
+    """Name a repository, with its branch where that is not the main one: `org/name at step-30`."""
+    return repo_id if revision == MAIN else f"{repo_id} at {revision}"
 
 
 def _require_apart(directories: Sequence[Directory], places: Sequence[tuple[str, str]], options: UploadOptions) -> None:
     """Refuse to publish several directories in one place."""
     shared = [
-        f"{directory.path} -> {repo_id}" + (f" at {revision}" if revision != MAIN else "")
-        for directory, (repo_id, revision) in zip(directories, places, strict=True)
-        if places.count((repo_id, revision)) > 1
+        f"{directory.path} -> {place_name(*place)}"
+        for directory, place in zip(directories, places, strict=True)
+        if places.count(place) > 1
     ]
     if shared:
         raise OptionError(
@@ -293,13 +315,9 @@ def _publication(
     repo_id, revision = place
     known = standing.verification.files if standing.verification else {}
     names = [path.name for path in sorted(directory.path.iterdir()) if path.is_file()]
-    published = [name for name in names if is_model_file(name) or _is_included(name, options)]
-    missing = [pattern for pattern in options.include if not any(fnmatchcase(name, pattern) for name in names)]
-    if missing:
-        raise OptionError(
-            f"there is nothing in {directory.path} that matches {', '.join(missing)}", hint="correct --include"
-        )
-    files = {name: LocalFile.at(directory.path / name, known.get(name)) for name in published}
+    files = {name: LocalFile.at(directory.path / name, known.get(name)) for name in names if is_model_file(name)}
+    files |= {path.name: LocalFile.at(path) for path in options.include}
+    left_behind = tuple(name for name in names if name not in files)
     if standing.verification is None:
         files.pop(VERIFICATION_FILE, None)  # it is about other files
     files[CARD_FILE] = LocalFile.of(_card(directory, standing, place, options).encode())
@@ -308,14 +326,10 @@ def _publication(
         repo_id=repo_id,
         revision=revision,
         files=files,
-        left_behind=tuple(name for name in names if name not in published),
+        left_behind=left_behind,
         status=standing.says or (standing.verification.status if standing.verification else ""),
         title=options.commit_message or _title(directory),
     )
-
-
-def _is_included(name: str, options: UploadOptions) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in options.include)
 
 
 def _card(directory: Directory, standing: _Standing, place: tuple[str, str], options: UploadOptions) -> str:

@@ -16,7 +16,7 @@ from urllib.parse import quote
 import msgspec
 
 from electra_convert.errors import HubError, HubPermissionError, PublishError
-from electra_convert.hub.client import WAITS, Doing, Hub, Notify, Patience, client_errors, status_of
+from electra_convert.hub.client import WAITS, Doing, Hub, Notify, Patience, client_errors, find_token, status_of
 from electra_convert.hub.publication import (
     MAIN,
     LocalFile,
@@ -103,6 +103,21 @@ class UploadReport(msgspec.Struct, frozen=True, kw_only=True):
     repos: tuple[RepoReport, ...]
 
 
+class PartialUploadError(HubError):
+    """Of several repositories, some could not be published; the others were.
+
+    Args:
+        report: What was done with the others.
+        message: What went wrong.
+        problems: Each repository that could not be published, and why.
+        hint: What to do about it.
+    """
+
+    def __init__(self, report: UploadReport, message: str, *, problems: Sequence[str], hint: str) -> None:
+        super().__init__(message, problems=problems, hint=hint)
+        self.report = report
+
+
 def upload_output(
     output: str | os.PathLike[str],
     options: UploadOptions,
@@ -130,14 +145,38 @@ def upload_output(
 
     Raises:
         PublishError: Something must not be published as it is; nothing was sent.
-        HubError: The Hub cannot be reached, or refuses. What was finished stays.
+        PartialUploadError: Some of several repositories could not be published; it has the report on the others.
+        HubError: The Hub cannot be reached, or refuses.
         ElectraConvertError: The subclass says what else went wrong; nothing was sent.
     """
     publications = plan_publications(Path(output), options, names)
+    find_token()  # tells now of one that can be none
     hub = Hub(notify=notify, waits=waits)
     uploads = [_Upload(hub, publication, options) for publication in publications]
-    repos = [upload.report_plan() if dry_run else upload.run() for upload in uploads]
-    return UploadReport(output=Path(output), dry_run=dry_run, repos=tuple(repos))
+    repos: list[RepoReport] = []
+    failures: list[HubError] = []
+    with hub.heard():
+        if options.private:
+            for upload in uploads:
+                upload.require_private()  # of all, before anything is sent
+        for upload in uploads:
+            try:
+                repos.append(upload.report_plan() if dry_run else upload.run())
+            except HubError as error:
+                failures.append(error)
+    report = UploadReport(output=Path(output), dry_run=dry_run, repos=tuple(repos))
+    if failures and not repos:
+        first, *others = failures
+        more = dict.fromkeys(error.message for error in others if error.message != first.message)
+        raise type(first)(first.message, problems=tuple(more), hint=first.hint) from first.__cause__
+    if failures:
+        raise PartialUploadError(
+            report,
+            f"{len(failures)} of {len(uploads)} repositories could not be published",
+            problems=[error.message for error in failures],
+            hint="; ".join(dict.fromkeys(error.hint for error in failures)),
+        ) from failures[0]
+    return report
 
 
 class _RemoteFile(NamedTuple):
@@ -180,6 +219,7 @@ class _Upload:
         """Look, and say what would be done."""
         remote = self._look(self.publication.revision)
         if remote.exists and remote.head is None:
+            self._require_branch_name()
             remote = self._look(MAIN, branch=False)  # what a new branch would begin with
         self._require_private(remote)
         missing = () if remote.exists else ("repository",)
@@ -234,6 +274,11 @@ class _Upload:
             self._branch()
             made = (*made, "branch")
             remote = self._look(self.publication.revision)
+        if remote.head is None:
+            raise HubError(
+                f"{self.repo_id} does not show the branch {self.publication.revision!r} that was made",
+                hint="run the same command again",
+            )
         return remote, made
 
     def _look(self, revision: str, *, branch: bool = True) -> _Remote:
@@ -264,6 +309,14 @@ class _Upload:
             if hasattr(entry, "size")  # folders have none
         }
 
+    def require_private(self) -> None:
+        """Check that the repository, if there is one, is private.
+
+        Raises:
+            PublishError: It is public.
+        """
+        self._require_private(self._look(self.publication.revision))
+
     def _require_private(self, remote: _Remote) -> None:
         if self.options.private and remote.exists and not remote.private:
             raise PublishError(
@@ -275,14 +328,18 @@ class _Upload:
         doing = Doing("create", self.repo_id)
         self.hub.require_token(doing)
         self.hub.call(
-            doing, lambda: self.hub.api.create_repo(self.repo_id, private=self.options.private, exist_ok=True)
+            doing, lambda: self.hub.api.create_repo(self.repo_id, private=self.options.private or None, exist_ok=True)
         )
+
+    def _require_branch_name(self) -> None:
+        revision = self.publication.revision
+        if revision.startswith("refs/"):
+            raise HubError(f"{self.repo_id} has no {revision}", hint="name a pull request that is there, or a branch")
 
     def _branch(self) -> None:
         revision = self.publication.revision
         doing = Doing("branch", self.repo_id)
-        if revision.startswith("refs/"):
-            raise HubError(f"{self.repo_id} has no {revision}", hint="name a pull request that is there, or a branch")
+        self._require_branch_name()
         self.hub.call(doing, lambda: self.hub.api.create_branch(self.repo_id, branch=revision, exist_ok=True))
 
     def _find_pull_request(self) -> tuple[_Remote, str] | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.text import Text
 
-from electra_convert.hub.publication import MAIN
+from electra_convert.hub.publication import place_name
 from electra_convert.hub.upload import Change, RepoReport, UploadReport
 from electra_convert.output import in_bytes
 from electra_convert.report.words import plural
@@ -37,8 +37,8 @@ def _show_repo(repo: RepoReport, console: Console, *, dry_run: bool) -> None:
 
 
 def place(repo: RepoReport) -> str:
-    """Name a repository, with its branch where that is not the main one."""
-    return repo.repo_id if repo.revision == MAIN else f"{repo.repo_id} at {repo.revision}"
+    """Name where a model was published."""
+    return place_name(repo.repo_id, repo.revision)
 
 
 def says(repo: RepoReport, *, dry_run: bool) -> str:
@@ -65,7 +65,7 @@ def _line(change: Change) -> Text:
 
 def _asides(repo: RepoReport) -> Iterator[str]:
     if repo.left_behind:
-        yield f"not published, for no model has such files: {', '.join(repo.left_behind)} (--include publishes them)"
+        yield f"not published, for no model has such files: {', '.join(repo.left_behind)} (--include does)"
     others = [name for name in repo.left_alone if name != ".gitattributes"]
     if others:
         yield f"left alone in the repository: {', '.join(others)}"

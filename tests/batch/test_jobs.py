@@ -19,7 +19,9 @@ from electra_convert.hub.publication import UploadOptions
 from electra_convert.template import fill, placeholders
 
 PUBLISHED = {"repo_id": "org/{name}", "allow_unverified": True}
-A_JOB = Job(id="", name="", step=None, source="", output="", convert=ConvertOptions(), proof=None, upload=None)
+A_JOB = Job(
+    id="", name="", step=None, source="", place="", output="", convert=ConvertOptions(), proof=None, upload=None
+)
 
 
 SEEDS = "it must be a whole number from 0 to 2**64 - 1"
@@ -116,7 +118,7 @@ class TestExpansion:
     ) -> None:
         """`name` replaces the directory's, in the job's name, its output, and what it publishes."""
         checkpoint("runs/ko-small", 20, 30)
-        upload = {"repo_id": "org/{name}-{part}", "revision": "step-{step}"}
+        upload = {**PUBLISHED, "repo_id": "org/{name}-{part}", "revision": "step-{step}"}
         jobs = plan_jobs(write_plan({"source": "runs/ko-small/model.ckpt-*", "name": "kim", "upload": upload}))
         assert [job.id for job in jobs] == ["kim/20", "kim/30"]
         assert [Path(job.output).parts[-2:] for job in jobs] == [("kim", "20"), ("kim", "30")]
@@ -128,7 +130,9 @@ class TestExpansion:
     def test_both_parts_are_two_places(self, checkpoint: Callable[..., Path], write_plan: Callable[..., Path]) -> None:
         """What a job publishes is told in advance, for each of its parts."""
         checkpoint("ko", fixture="electra_tiny")
-        (job,) = plan_jobs(write_plan({"source": "ko", "part": "both", "upload": {"repo_id": "org/{name}-{part}"}}))
+        (job,) = plan_jobs(
+            write_plan({"source": "ko", "part": "both", "upload": {**PUBLISHED, "repo_id": "org/{name}-{part}"}})
+        )
         assert job.places == (("org/ko-discriminator", "main"), ("org/ko-generator", "main"))
 
     def test_paths_are_relative_to_the_plan(
@@ -147,7 +151,7 @@ class TestExpansion:
                 "upload": {"repo_id": "org/{name}", "card_template": "card.md"},
                 "output": "../out/{name}",
             },
-            {"source": "ko", "name": "url", "output": "gs://bucket/{name}"},
+            {"source": "ko", "name": "url", "output": "memory://bucket/{name}"},
             {"source": "ko", "name": "home", "output": "~/out"},
         )
         expected = plan_jobs(plan)
@@ -164,7 +168,7 @@ class TestExpansion:
             assert first.upload.card_template
             assert first.upload.card_template.resolve() == root / "card.md"
             assert Path(first.output).resolve() == root.parent / "out" / "ko"
-            assert (url.output, home.output) == ("gs://bucket/url", str(Path.home() / "out"))
+            assert (url.output, home.output) == ("memory://bucket/url", str(Path.home() / "out"))
             assert all(Path(job.source).is_absolute() for job in (first, url, home))
         assert len(expected) == 3
 
@@ -229,7 +233,7 @@ class TestFaults:
         assert refusal(plan) == [
             f"2 jobs write to {root}/out/ko: tell them apart with {{name}} and {{step}} in output",
             f"2 jobs write to {root}/out/b: tell them apart with {{name}} and {{step}} in output",
-            "2 jobs publish org/ko at main: tell them apart with {name} in repo_id, or {step} in revision",
+            "2 jobs publish org/ko: tell them apart with {name} in repo_id, or {step} in revision",
             "2 jobs are called ko/10: give each a name",
         ]
 
@@ -248,8 +252,8 @@ class TestFaults:
         assert len(plan_jobs(write_plan(*parts))) == 2
         both = {"source": "ko/model.ckpt-20", "part": "both", "upload": by_part}
         assert [fault.partition(":")[0] for fault in refusal(write_plan(*parts, both))] == [
-            "2 jobs publish org/discriminator at main",
-            "2 jobs publish org/generator at main",
+            "2 jobs publish org/discriminator",
+            "2 jobs publish org/generator",
         ]
 
     def test_what_contradicts_itself_is_told_before_any_work(
@@ -260,10 +264,10 @@ class TestFaults:
         plan = write_plan(
             {"source": "ko", "targets": ["tensorflow"], "dtype": "bfloat16"},
             {"source": "ko", "output": "out/{part}"},
-            {"source": "ko", "upload": {"license": "mit"}},
-            {"source": "ko", "upload": {"repo_id": "org/{nam}"}},
-            {"source": "ko", "upload": {"repo_id": "org/x", "revision": "{step.real}"}},
-            {"source": "ko", "upload": {"repo_id": "org/x", "revision": "x", "create_pr": True}},
+            {"source": "ko", "upload": {"license": "mit", "allow_unverified": True}},
+            {"source": "ko", "upload": {**PUBLISHED, "repo_id": "org/{nam}"}},
+            {"source": "ko", "upload": {**PUBLISHED, "repo_id": "org/x", "revision": "{step.real}"}},
+            {"source": "ko", "upload": {**PUBLISHED, "repo_id": "org/x", "revision": "x", "create_pr": True}},
             {"source": "ko", "seed": 2**64},
             {"source": "ko", "output": "sound"},
         )

@@ -32,7 +32,7 @@ VALUES: dict[str, tuple[list[Any], list[Any]]] = {
     "source": (["model.ckpt-*", "https://host/x.zip"], [None, 7, ["a"]]),
     "name": (["ko-small", None], [7, ["a"]]),
     "part": (["generator", "both", None], ["encoder", 1]),
-    "heads": ([["base"], "native", "all", []], ["base", [1], None]),
+    "heads": ([["base"], "native", "all"], ["base", [1], None, []]),
     "targets": ([["flax", "pytorch"], []], ["flax", ["onnx"]]),
     "config": (["hparams.json", None], [{"hidden_size": 3}]),
     "tokenizer": (

@@ -181,9 +181,15 @@ class TestFailures:
 
     @pytest.mark.parametrize(("head", "told"), [("pretraining", "exist"), ("base", "not this job's")])
     def test_somebody_elses_models_are_in_the_way(
-        self, checkpoint: Callable[..., Path], write_plan: Callable[..., Path], head: str, told: str
+        self,
+        checkpoint: Callable[..., Path],
+        write_plan: Callable[..., Path],
+        head: str,
+        told: str,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         """Models of another conversion in the output, of the same head or another, are told and left as they are."""
+        monkeypatch.setenv("HF_TOKEN", "hf_" + "x" * 30)
         root = checkpoint("ko").parent
         checkpoint("other", 30, fixture="electra_tiny_noproj")
         plan = write_plan(

@@ -29,7 +29,17 @@ input()
 for number in range(int(count)):
     StateFile(Path(path)).add(Finished(key=f"{name}-{number}", job="x" * number * 50, outputs=(), places=()))
 """
-JOB = Job(id="ko/30", name="ko", step=30, source="ko", output="out", convert=ConvertOptions(), proof=None, upload=None)
+JOB = Job(
+    id="ko/30",
+    name="ko",
+    step=30,
+    source="ko",
+    place="out",
+    output="out",
+    convert=ConvertOptions(),
+    proof=None,
+    upload=None,
+)
 
 
 def finished(key: str, *outputs: Path | str) -> Finished:

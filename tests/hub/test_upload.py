@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import shutil
 import socket
 import subprocess
@@ -27,8 +29,10 @@ from electra_convert import (
     upload_output,
 )
 from electra_convert.hub.publication import is_model_file
+from electra_convert.hub.upload import PartialUploadError
 from electra_convert.parity.report import Status
 from tests.hub.conftest import verify_as
+from tests.hub.protocol import Answer
 from tests.hub.server import Fault, HubServer, Phase
 from tests.hub.state import MAIN, Blob, Commit, Repo, Token
 
@@ -103,6 +107,10 @@ class TestPublished:
         """A repository is made private on request, and one that is public is then refused before anything is sent."""
         upload(proven, private=True)
         assert hub.repos[DISCRIMINATOR].private
+        hub.repos[GENERATOR].private = False
+        with pytest.raises(PublishError, match=f"{GENERATOR} is public"):
+            upload(proven, private=True, commit_message="never", card=CardMetadata(license="mit"))
+        assert len(made(hub.repos[DISCRIMINATOR])) == 1, "all are looked at before anything is sent"
         hub.repos["org/open"] = Repo("org/open", private=False)
         with pytest.raises(PublishError, match="org/open is public, and you ask for a private repository"):
             upload(proven / "discriminator" / "pretraining", repo="org/open", private=True)
@@ -137,18 +145,27 @@ class TestPublished:
         assert deleted == ["model-00001-of-00002.safetensors", "model.safetensors.index.json"]
         assert report.repos[0].left_alone == (".gitattributes", "figure.png")
 
-    def test_other_files_are_published_only_by_name(self, hub: HubServer, output: Path) -> None:
-        """What no model has stays behind unless a pattern names it."""
+    def test_other_files_are_published_only_by_name(self, hub: HubServer, output: Path, tmp_path: Path) -> None:
+        """What no model has stays behind; files from anywhere are published where they are named."""
         directory = output / "discriminator" / "pretraining"
-        for name in ("LICENSE", "notes.txt", ".env"):
+        for name in ("notes.txt", ".env"):
             (directory / name).write_text(name)
+        (tmp_path / "LICENSE").write_text("do what you like")
         verify_as(directory, "proven")
-        report = upload(directory, include=("LIC*",))
-        assert files_of(hub.repos[DISCRIMINATOR])["LICENSE"] == b"LICENSE"
+        report = upload(directory, include=(tmp_path / "LICENSE",))
+        assert files_of(hub.repos[DISCRIMINATOR])["LICENSE"] == b"do what you like"
         assert report.repos[0].left_behind == (".env", "notes.txt")
         assert not {"notes.txt", ".env"} & set(files_of(hub.repos[DISCRIMINATOR]))
-        with pytest.raises(OptionError, match=r"matches \*\.md5"):
-            upload(directory, include=("*.md5",))
+
+    def test_files_that_cannot_be_included(self, tmp_path: Path) -> None:
+        """A file that is not there, or would take the place of a model's, is told; all of them."""
+        (tmp_path / "config.json").write_text("{}")
+        with pytest.raises(OptionError) as error:
+            UploadOptions(repo="org/x", include=(tmp_path / "config.json", tmp_path / "none"))
+        assert error.value.problems == (
+            f"{tmp_path}/config.json has the name of a model's own file",
+            f"there is no file {tmp_path}/none",
+        )
 
     def test_own_card(self, hub: HubServer, proven: Path) -> None:
         """A README.md in the directory is published as it is, if it says what must be said."""
@@ -230,6 +247,24 @@ class TestGate:
         with pytest.raises(PublishError, match=r"verification\.json cannot be read"):
             upload(directory)
         assert not hub.requests
+
+    @pytest.mark.usefixtures("hub")
+    def test_what_was_left_out_of_the_proof(self, proven: Path) -> None:
+        """A proof that left out a format that is there is no proof of all that would be published."""
+        directory = proven / "discriminator" / "pretraining"
+        path = directory / "verification.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "left_out": ["flax"]}))
+        with pytest.raises(PublishError):
+            upload(directory)
+        (directory / "flax_model.msgpack").unlink()
+        said = json.loads(path.read_text())
+        del said["files"]["flax_model.msgpack"]
+        (directory / "conversion.json").write_text(
+            (directory / "conversion.json").read_text().replace('"tensorflow",\n      "flax"', '"tensorflow"')
+        )
+        said["files"]["conversion.json"] = hashlib.sha256((directory / "conversion.json").read_bytes()).hexdigest()
+        path.write_text(json.dumps(said))
+        assert upload(directory).repos[0].outcome == "committed"
 
 
 class TestHeads:
@@ -488,6 +523,43 @@ class TestFaults:
         with pytest.raises(HubError, match="the Hub cannot be reached to read"):
             upload(proven)
 
+    def test_a_gateway_that_answers_in_html(
+        self, hub: HubServer, proven: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The client reads a validation's answer as JSON before it looks at the status; that passes too."""
+        monkeypatch.setattr("time.sleep", lambda _: None)
+        monkeypatch.setattr("tests.hub.server.refused", lambda _: Answer(502, b"<html>Bad Gateway</html>"))
+        fault = Fault("POST", "/api/validate-yaml", "status", status=502)
+        hub.faults.append(fault)
+        upload(proven / "discriminator")
+        assert fault.met == 1
+        assert is_right(hub.repos[DISCRIMINATOR], proven / "discriminator" / "pretraining")
+
+    def test_what_the_client_waits_for_is_told(
+        self, hub: HubServer, proven: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The client waits by itself in some requests; that is told too, and its logging is as it was afterwards."""
+        logger = logging.getLogger("huggingface_hub")
+        before = (list(logger.handlers), logger.propagate)
+        told: list[str] = []
+        monkeypatch.setattr("time.sleep", lambda _: None)
+        hub.faults.append(Fault("POST", "/preupload/", "status", status=503, times=2))
+        upload_output(proven / "discriminator", UploadOptions(repo=DISCRIMINATOR), waits=QUICK, notify=told.append)
+        assert [text for text in told if "503" in text]
+        assert (list(logger.handlers), logger.propagate) == before
+
+    def test_of_several_the_others_are_published(self, hub: HubServer, proven: Path) -> None:
+        """One repository that is refused stops no other; the error has the report on those that were done."""
+        hub.faults.append(Fault("POST", f"{DISCRIMINATOR}/commit/", "status", status=403))
+        with pytest.raises(PartialUploadError, match="1 of 2 repositories could not be published") as error:
+            upload(proven)
+        assert [repo.repo_id for repo in error.value.report.repos] == [GENERATOR]
+        assert is_right(hub.repos[GENERATOR], proven / "generator" / "masked_lm")
+        hub.faults.append(Fault("POST", f"{DISCRIMINATOR}/commit/", "status", status=403))
+        said = _said(proven, "--repo", "org/tiny-{part}", environment=hub.environment)
+        assert f"{GENERATOR}: generator masked_lm, proven" in said
+        assert f"does not let you commit to {DISCRIMINATOR}" in said
+
 
 class TestPermission:
     @pytest.mark.parametrize(
@@ -544,6 +616,23 @@ class TestPermission:
         with pytest.raises(HubPermissionError):
             upload(proven / "discriminator")
         assert not made(hub.repos[DISCRIMINATOR])
+
+    def test_who_signed_in_by_a_browser(self, hub: HubServer, proven: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A sign-in that the Hub tells no role of is told by its name."""
+        hub.repos[DISCRIMINATOR] = Repo(DISCRIMINATOR, private=False)
+        monkeypatch.setattr("huggingface_hub.HfApi.whoami", lambda _: {"name": "kim", "auth": {"type": "oauth"}})
+        hub.faults.append(Fault("POST", COMMIT, "status", status=403))
+        with pytest.raises(HubPermissionError) as error:
+            upload(proven / "discriminator")
+        assert "the one here is kim's. Make one" in error.value.hint
+
+    def test_a_token_that_can_be_none(self, hub: HubServer, proven: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A token with a character that no token has is refused before a client could show it in an error."""
+        monkeypatch.setenv("HF_TOKEN", "hf_Bad\x0bToken")
+        with pytest.raises(HubPermissionError, match="characters that no token has") as error:
+            upload(proven)
+        assert "Bad" not in str(error.value)
+        assert not hub.requests
 
 
 class TestSecrets:
