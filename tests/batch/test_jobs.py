@@ -6,6 +6,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -18,6 +19,7 @@ from electra_convert.errors import OptionError, PlanError
 from electra_convert.hub.publication import UploadOptions
 from electra_convert.template import fill, placeholders
 
+TARGETS = ["pytorch", "tensorflow", "flax"]
 PUBLISHED = {"repo_id": "org/{name}", "allow_unverified": True}
 A_JOB = Job(
     id="", name="", step=None, source="", place="", output="", convert=ConvertOptions(), proof=None, upload=None
@@ -280,6 +282,55 @@ class TestFaults:
             "jobs[5]: this cannot be published; a pull request is made against main, but the revision is 'x'",
             f"jobs[6]: these options do not go together; seed is {2**64}; {SEEDS}",
         ]
+
+    def test_what_no_run_can_do_is_told_before_any_work(
+        self, checkpoint: Callable[..., Path], write_plan: Callable[..., Path]
+    ) -> None:
+        """What would fail at the end of a job, whatever its checkpoint, is told of all jobs at once."""
+        checkpoint("ko", fixture="electra_tiny")
+        proven: dict[str, Any] = {"source": "ko", "verify": True}
+        several = {**PUBLISHED, "heads": ["base", "pretraining"]}
+        plan = write_plan(
+            {"source": "ko", "heads": ["pretrainning"]},
+            {"source": "ko", "output": "https://host/out"},
+            {"source": "ko", "output": "nowhere://host/out"},
+            {"source": "ko", "upload": {"repo_id": "org/x"}},
+            {**proven, "targets": TARGETS, "verify": {"frameworks": ["pytorch"]}, "upload": {"repo_id": "org/x"}},
+            {**proven, "heads": ["base"], "upload": {"repo_id": "org/x", "heads": ["pretraining"]}},
+            {"source": "ko", "part": "both", "upload": PUBLISHED},
+            {"source": "ko", "heads": "all", "upload": several},
+            {"source": "ko", "targets": TARGETS, "split_formats": True, "upload": PUBLISHED},
+            {"source": "ko", "upload": {**PUBLISHED, "repo_id": "name"}},
+            {"source": "ko", "upload": {**PUBLISHED, "repo_id": "org/a b"}},
+        )
+        faults = refusal(plan)
+        needles = (
+            "there is no head 'pretrainning': choose from native, all, base",
+            "the output https://host/out cannot be written to",
+            "nowhere",
+            "the proof has verify: false",
+            "the proof has tensorflow and flax left out of it",
+            "pretraining would be published, but not converted",
+            "tell them apart with {part}",
+            "tell them apart with {head}",
+            "tell them apart with {format}",
+            "'name' does not say whose repository it is",
+            "'org/a b' is no name of a repository",
+        )
+        for number, needle in enumerate(needles):
+            assert [fault for fault in faults if fault.startswith(f"jobs[{number}]: ") and needle in fault], needle
+
+    def test_above_the_plan(self, checkpoint: Callable[..., Path], write_plan: Callable[..., Path]) -> None:
+        """A source above the plan is called as its directory is."""
+        root = checkpoint("ko").parent
+        plan = write_plan("../ko/model.ckpt-*")
+        (root / "plans").mkdir()
+        plan = plan.rename(root / "plans" / "plan.yaml")
+        (job,) = plan_jobs(plan)
+        assert (job.id, job.output) == ("ko/30", str(root / "plans" / "out" / "ko" / "30"))
+        beside = root / "ko" / "plan.yaml"
+        beside.write_text(plan.read_text().replace("../ko/", "./"))
+        assert [job.id for job in plan_jobs(beside)] == ["ko/30"]
 
     def test_a_step_where_there_is_none(self, checkpoint: Callable[..., Path], write_plan: Callable[..., Path]) -> None:
         """An own template with {step} is refused for a checkpoint that has none."""

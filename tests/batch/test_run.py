@@ -108,6 +108,25 @@ class TestAgain:
         jobs[1]["heads"] = ["pretraining", "base"]
         assert outcomes(run_batch(write_plan(*jobs))) == {"ko/10": "already done", "ko/20": "done"}
 
+    def test_what_changed_is_replaced(self, checkpoint: Callable[..., Path], write_plan: Callable[..., Path]) -> None:
+        """What an earlier run of a job wrote with other options is replaced; nothing is made again that is the same."""
+        root = checkpoint("ko").parent
+        job: dict[str, Any] = {"source": "ko", "heads": ["pretraining", "base"]}
+        run_batch(write_plan(job))
+        weights = root / "out" / "ko" / "30" / "pretraining" / "model.safetensors"
+        before = weights.stat().st_size
+        assert outcomes(run_batch(write_plan({**job, "dtype": "float16", "targets": ["pytorch"]}))) == {"ko/30": "done"}
+        assert weights.stat().st_size < before * 0.6
+        made = tree(root / "out")
+        assert outcomes(
+            run_batch(
+                write_plan({**job, "dtype": "float16", "targets": ["pytorch"], "verify": False, "overwrite": True})
+            )
+        ) == {"ko/30": "done"}
+        assert {path: seen for path, seen in tree(root / "out").items() if "conversion" in path} == {
+            path: seen for path, seen in made.items() if "conversion" in path
+        }
+
     def test_what_is_gone_is_done_again(self, checkpoint: Callable[..., Path], write_plan: Callable[..., Path]) -> None:
         """A job whose output was deleted is done again; the others are not."""
         root = checkpoint("ko", 10, 20).parent
@@ -254,6 +273,29 @@ class TestFailures:
 
 
 class TestPublished:
+    def test_no_token(
+        self, checkpoint: Callable[..., Path], write_plan: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A job that could not publish for want of a token is told before it converts."""
+        root = checkpoint("ko").parent
+        monkeypatch.delenv("HF_TOKEN", raising=False)
+        monkeypatch.setenv("HF_HOME", str(root / "nobody"))
+        job = only(run_batch(write_plan("ko", **PUBLISHED)))
+        assert job.error.startswith("there is no token for the Hub, so one cannot commit to ")
+        assert not (root / "out").exists()
+
+    def test_one_part_of_two_is_refused(
+        self, hub: HubServer, checkpoint: Callable[..., Path], write_plan: Callable[..., Path]
+    ) -> None:
+        """What was published is in the report, although another part of the job was refused."""
+        checkpoint("ko", fixture="electra_tiny")
+        hub.faults.append(Fault("POST", "generator/commit/", "status", status=403))
+        upload = {"repo_id": "org/{name}-{part}", "allow_unverified": True}
+        job = only(run_batch(write_plan({"source": "ko", "part": "both", "upload": upload})))
+        assert (job.outcome, job.stage) == ("failed", "uploading")
+        assert [repo.repo_id for repo in job.repos] == ["org/ko-discriminator"]
+        assert "1 of 2 repositories could not be published" in job.error
+
     def test_once(self, hub: HubServer, checkpoint: Callable[..., Path], write_plan: Callable[..., Path]) -> None:
         """Each step goes to its branch; the next run asks the Hub nothing, and tells where, even without output."""
         root = checkpoint("ko", 10, 20).parent
