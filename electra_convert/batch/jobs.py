@@ -175,29 +175,31 @@ def _jobs(entry: JobPlan, folder: Path) -> Iterator[Job]:
         return
     for source in sources:
         try:
-            found, step = _name_and_step(source)
+            yield _job(entry, source, folder)
         except SourceError as error:
             yield _impossible(entry, source, error)
-            continue
-        name = entry.name or found
-        try:
-            source.encode()
-        except UnicodeEncodeError:
-            yield _impossible(entry, source, SourceError(f"the name of {source!a} is not UTF-8", hint="rename it"))
-            continue
-        names: dict[str, str | None] = {"name": name, "step": None if step is None else str(step)}
-        place = fill(_output_template(entry, step), names)
-        yield Job(
-            id=name if step is None else f"{name}/{step}",
-            name=name,
-            step=step,
-            source=source,
-            place=place,
-            output=_resolved(place, folder),
-            convert=_convert_options(entry, folder),
-            proof=_proof(entry, folder),
-            upload=_upload_options(entry, folder, names),
-        )
+
+
+def _job(entry: JobPlan, source: str, folder: Path) -> Job:
+    try:
+        source.encode()
+    except UnicodeEncodeError as error:
+        raise SourceError(f"the name of {source!a} is not UTF-8", hint="rename it") from error
+    found, step = _name_and_step(source)
+    name = entry.name or found
+    names: dict[str, str | None] = {"name": name, "step": None if step is None else str(step)}
+    place = fill(_output_template(entry, step), names)
+    return Job(
+        id=name if step is None else f"{name}/{step}",
+        name=name,
+        step=step,
+        source=source,
+        place=place,
+        output=_resolved(place, folder),
+        convert=_convert_options(entry, folder),
+        proof=_proof(entry, folder),
+        upload=_upload_options(entry, folder, names),
+    )
 
 
 def _name_and_step(source: str) -> tuple[str, int | None]:

@@ -165,18 +165,23 @@ def upload_output(
             except HubError as error:
                 failures.append(error)
     report = UploadReport(output=Path(output), dry_run=dry_run, repos=tuple(repos))
-    if failures and not repos:
+    if failures:
+        raise _failed(report, failures) from failures[0].__cause__
+    return report
+
+
+def _failed(report: UploadReport, failures: Sequence[HubError]) -> HubError:
+    """Return one error for all repositories that could not be published."""
+    if not report.repos:
         first, *others = failures
         more = dict.fromkeys(error.message for error in others if error.message != first.message)
-        raise type(first)(first.message, problems=tuple(more), hint=first.hint) from first.__cause__
-    if failures:
-        raise PartialUploadError(
-            report,
-            f"{len(failures)} of {len(uploads)} repositories could not be published",
-            problems=[error.message for error in failures],
-            hint="; ".join(dict.fromkeys(error.hint for error in failures)),
-        ) from failures[0]
-    return report
+        return type(first)(first.message, problems=tuple(more), hint=first.hint)
+    return PartialUploadError(
+        report,
+        f"{len(failures)} of {len(failures) + len(report.repos)} repositories could not be published",
+        problems=[error.message for error in failures],
+        hint="; ".join(dict.fromkeys(error.hint for error in failures)),
+    )
 
 
 class _RemoteFile(NamedTuple):
