@@ -198,7 +198,8 @@ def _transport_errors() -> tuple[type[Exception], ...]:
     library = import_module(base.__module__.partition(".")[0])
     if hasattr(library, "TransportError"):  # httpx
         return (library.TransportError,)
-    return (library.ConnectionError, library.Timeout, import_module("requests.exceptions").ChunkedEncodingError)
+    names = ("ConnectionError", "Timeout", "ChunkedEncodingError", "JSONDecodeError")
+    return tuple(getattr(library.exceptions, name) for name in names)
 
 
 def passes(error: Exception) -> bool:
