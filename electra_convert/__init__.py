@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from electra_convert.errors import OptionError as OptionError
     from electra_convert.errors import OutputError as OutputError
     from electra_convert.errors import OutputExistsError as OutputExistsError
+    from electra_convert.errors import PartialUploadError as PartialUploadError
     from electra_convert.errors import PartNotFoundError as PartNotFoundError
     from electra_convert.errors import PlanError as PlanError
     from electra_convert.errors import PublishError as PublishError
@@ -74,6 +75,7 @@ _MODULES = {
         "OutputError",
         "OutputExistsError",
         "PartNotFoundError",
+        "PartialUploadError",
         "PlanError",
         "PublishError",
         "SourceError",

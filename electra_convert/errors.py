@@ -19,12 +19,19 @@
     │   └── DiskSpaceError              the disk is too small
     ├── PublishError                    what is to be published must not be, as it is
     └── HubError                        the Hub cannot be reached, or refuses
-        └── HubPermissionError          the token, or the lack of one, does not allow it
+        ├── HubPermissionError          the token, or the lack of one, does not allow it
+        └── PartialUploadError          of several repositories, some could not be published
 
 Anything else that escapes is a bug.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from electra_convert.hub.upload import UploadReport
 
 
 class ElectraConvertError(Exception):
@@ -115,3 +122,18 @@ class HubError(ElectraConvertError):
 
 class HubPermissionError(HubError):
     """The token does not allow it, or there is none."""
+
+
+class PartialUploadError(HubError):
+    """Of several repositories, some could not be published; the others were.
+
+    Args:
+        report: What was done with the others.
+        message: What went wrong.
+        problems: Each repository that could not be published, and why.
+        hint: What to do about it.
+    """
+
+    def __init__(self, report: UploadReport, message: str, *, problems: Sequence[str], hint: str) -> None:
+        super().__init__(message, problems=problems, hint=hint)
+        self.report = report

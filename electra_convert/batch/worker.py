@@ -29,10 +29,10 @@ from electra_convert.batch.messages import Answer, Event, Request, encode
 from electra_convert.batch.report import JobReport, ModelResult, Stage
 from electra_convert.batch.state import Finished, StateFile
 from electra_convert.convert import ConversionReport, convert_checkpoint
-from electra_convert.errors import ElectraConvertError, OutputError, OutputExistsError, PublishError
+from electra_convert.errors import ElectraConvertError, OutputError, OutputExistsError, PartialUploadError, PublishError
 from electra_convert.hub.client import Doing, Hub, without_token
 from electra_convert.hub.publication import UploadOptions, place_name
-from electra_convert.hub.upload import PartialUploadError, UploadReport, upload_output
+from electra_convert.hub.upload import UploadReport, upload_output
 from electra_convert.mapping import load_mappings
 from electra_convert.parity.directories import Directory, find_directories
 from electra_convert.parity.reference import require_oracle

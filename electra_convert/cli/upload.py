@@ -9,7 +9,7 @@ import click
 
 from electra_convert.cli.arguments import EXISTING_FILE, EXISTING_FOLDER, HEADS, CommaSeparated
 from electra_convert.cli.errors import told
-from electra_convert.errors import OptionError
+from electra_convert.errors import OptionError, PartialUploadError
 
 
 @click.command()
@@ -61,7 +61,6 @@ def upload(
     """
     with told(debug=debug):
         from electra_convert import UploadOptions, UploadReport, upload_output
-        from electra_convert.hub.upload import PartialUploadError
         from electra_convert.report.card import CardMetadata
         from electra_convert.report.upload import show_upload
         from electra_convert.show import client_progress, print_json, stdout_console

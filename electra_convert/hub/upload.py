@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from electra_convert.errors import HubError, HubPermissionError, PublishError
+from electra_convert.errors import HubError, HubPermissionError, PartialUploadError, PublishError
 from electra_convert.hub.client import WAITS, Doing, Hub, Notify, Patience, client_errors, find_token, status_of
 from electra_convert.hub.publication import (
     MAIN,
@@ -101,21 +101,6 @@ class UploadReport(msgspec.Struct, frozen=True, kw_only=True):
     output: Path
     dry_run: bool
     repos: tuple[RepoReport, ...]
-
-
-class PartialUploadError(HubError):
-    """Of several repositories, some could not be published; the others were.
-
-    Args:
-        report: What was done with the others.
-        message: What went wrong.
-        problems: Each repository that could not be published, and why.
-        hint: What to do about it.
-    """
-
-    def __init__(self, report: UploadReport, message: str, *, problems: Sequence[str], hint: str) -> None:
-        super().__init__(message, problems=problems, hint=hint)
-        self.report = report
 
 
 def upload_output(

@@ -23,13 +23,13 @@ from electra_convert import (
     HubError,
     HubPermissionError,
     OptionError,
+    PartialUploadError,
     PublishError,
     UploadOptions,
     UploadReport,
     upload_output,
 )
 from electra_convert.hub.publication import is_model_file
-from electra_convert.hub.upload import PartialUploadError
 from electra_convert.parity.report import Status
 from tests.hub.conftest import verify_as
 from tests.hub.protocol import Answer
