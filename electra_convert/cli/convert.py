@@ -82,7 +82,9 @@ def convert(
         if verified:
             require_provable(dry_run=dry_run)
         with show_progress() as progress:
-            report = convert_checkpoint(source, out, ConvertOptions(**options), dry_run=dry_run, progress=progress)
+            report = convert_checkpoint(
+                source, out, ConvertOptions(**options), dry_run=dry_run, exist_ok=verified, progress=progress
+            )
         if not as_json:
             show_conversion(report, dry_run=dry_run)
         elif not verified:

@@ -279,11 +279,14 @@ def explained(error: Exception, doing: Doing, hub: Hub) -> HubError:
 
 
 def _refused(error: Exception, doing: Doing, hub: Hub) -> HubPermissionError:
-    status = status_of(error)
     says = _message(error)
+    message = f"the Hub does not let you {doing}: {says}"
+    needed = doing.scope
+    if status_of(error) == 401:  # met at the first look, but looking is not all that is to be done
+        message, needed = f"the Hub knows no such token: {says}", Doing("commit", doing.repo_id).scope
     return HubPermissionError(
-        f"the Hub does not let you {doing}: {says}" if status != 401 else f"the Hub knows no such token: {says}",
-        hint=f"the token needs {doing.scope}; {_token_is(hub)}. Make one in your settings on the Hub, then "
+        message,
+        hint=f"the token needs {needed}; {_token_is(hub)}. Make one in your settings on the Hub, then "
         "`hf auth login`, or set HF_TOKEN",
     )
 

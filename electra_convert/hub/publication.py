@@ -32,6 +32,8 @@ CARD_FILE = "README.md"
 MAIN = "main"
 DOCUMENTS = frozenset({CONFIG_FILE, RECORD_FILE, VERIFICATION_FILE, CARD_FILE, *TOKENIZER_FILES})
 """The files of a model that are no weights."""
+LOADED_INSTEAD = frozenset({"pytorch_model.bin", "pytorch_model.bin.index.json", "added_tokens.json"})
+"""Files that others write, and that transformers would load beside, or in place of, those that are published."""
 CHUNK = 1 << 20
 
 
@@ -136,6 +138,7 @@ class Publication:
         left_behind: Files of the directory that are not published.
         status: The verdict on the directory; `never verified`, or why it holds no longer.
         title: Title of the commit.
+        notes: What the publisher should know.
     """
 
     directory: Directory
@@ -145,6 +148,7 @@ class Publication:
     left_behind: tuple[str, ...]
     status: str
     title: str
+    notes: tuple[str, ...] = ()
 
 
 def plan_publications(
@@ -205,6 +209,11 @@ def choose_directories(found: Sequence[Directory], heads: Sequence[str]) -> list
             hint=f"name what you want to publish all the same: --head {there[0]}",
         )
     return chosen
+
+
+def is_stale_file(name: str) -> bool:
+    """Say whether a file that is in a repository, and not published any more, would still be loaded."""
+    return is_model_file(name) or name in LOADED_INSTEAD
 
 
 def is_model_file(name: str) -> bool:
@@ -320,7 +329,8 @@ def _publication(
     left_behind = tuple(name for name in names if name not in files)
     if standing.verification is None:
         files.pop(VERIFICATION_FILE, None)  # it is about other files
-    files[CARD_FILE] = LocalFile.of(_card(directory, standing, place, options).encode())
+    card = _card(directory, standing, place, options)
+    files[CARD_FILE] = LocalFile.of(card.encode())
     return Publication(
         directory=directory,
         repo_id=repo_id,
@@ -329,6 +339,7 @@ def _publication(
         left_behind=left_behind,
         status=standing.says or (standing.verification.status if standing.verification else ""),
         title=options.commit_message or _title(directory),
+        notes=() if "\nlicense: " in card.partition("\n---")[0] else ("the card names no license: --license",),
     )
 
 

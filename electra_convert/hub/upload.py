@@ -22,7 +22,7 @@ from electra_convert.hub.publication import (
     LocalFile,
     Publication,
     UploadOptions,
-    is_model_file,
+    is_stale_file,
     plan_publications,
 )
 from electra_convert.inventory import Part
@@ -59,12 +59,14 @@ class RepoReport(msgspec.Struct, frozen=True, kw_only=True):
         directory: What it was made of.
         part: The part, where that is known.
         head: The head.
+        note: What to know about the head: that it is untrained, say.
         status: The verdict on the directory.
         outcome: What was done.
         created: What was not there before: `repository`, `branch`.
         changes: Its files.
         left_alone: Its other files, which are not touched.
         left_behind: Files of the directory that are not published.
+        notes: What else the publisher should know.
         oid: The commit that holds all this; empty in a dry run that changes something.
         url: Where to look at it.
     """
@@ -74,12 +76,14 @@ class RepoReport(msgspec.Struct, frozen=True, kw_only=True):
     directory: Path
     part: Part | None
     head: str
+    note: str
     status: str
     outcome: Outcome
     created: tuple[str, ...]
     changes: tuple[Change, ...]
     left_alone: tuple[str, ...]
     left_behind: tuple[str, ...]
+    notes: tuple[str, ...]
     oid: str
     url: str
 
@@ -390,12 +394,14 @@ class _Upload:
             directory=publication.directory.path,
             part=record.part if record else None,
             head=publication.directory.head,
+            note=record.note if record else "",
             status=publication.status,
             outcome=outcome,
             created=created,
             changes=changes,
             left_alone=tuple(sorted(remote.files.keys() - {change.path for change in changes})),
             left_behind=publication.left_behind,
+            notes=publication.notes,
             oid=remote.head or "",
             url=self._url(revision),
         )
@@ -419,7 +425,7 @@ def compare(local: Mapping[str, LocalFile], remote: Mapping[str, _RemoteFile]) -
     changes += (
         Change(path=path, kind="deleted", nbytes=file.size)
         for path, file in sorted(remote.items())
-        if path not in local and is_model_file(path)
+        if path not in local and is_stale_file(path)
     )
     return tuple(changes)
 

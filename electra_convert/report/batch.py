@@ -96,6 +96,8 @@ def show_batch(report: BatchReport, console: Console) -> None:
         others = [plural(len(jobs) - NAMED, "other")] if len(jobs) > NAMED else []
         line = f"{_clean(note, console)} ({listed([*named, *others])})"
         console.print(Text.assemble(("note: ", "yellow"), line), soft_wrap=True)
+    if report.count("interrupted"):
+        console.print("It was interrupted: run it again, and it goes on from here.")
     console.print(_totals(report), soft_wrap=True)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 import msgspec
 
+from electra_convert.errors import OptionError
 from electra_convert.formats import TargetFormat
 from electra_convert.mapping import Topology, load_mappings
 from electra_convert.models.files import ARCHITECTURES, CONFIG_FILE, read_json
@@ -64,6 +65,22 @@ TASKS = {
 }
 
 
+class Metadata(NamedTuple):
+    """What a field of a card's metadata may be."""
+
+    pattern: re.Pattern[str]
+    means: str
+
+
+METADATA = {
+    "license": Metadata(re.compile(r"[a-z0-9][a-z0-9.+-]*"), "an identifier such as apache-2.0"),
+    "language": Metadata(re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]+)*|code|multilingual"), "a code such as ko"),
+    "tags": Metadata(re.compile(r"\S(.*\S)?"), "a word"),
+    "base_model": Metadata(re.compile(r"[\w.-]+(/[\w.-]+)?"), "the name of a model on the Hub: org/name"),
+    "datasets": Metadata(re.compile(r"[\w.-]+(/[\w.-]+)?"), "the name of a data set on the Hub: org/name"),
+}
+
+
 class CardMetadata(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What nobody but the publisher knows. Names and meanings are those of the Hub.
 
@@ -73,6 +90,9 @@ class CardMetadata(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         tags: Tags beside those that follow from the files.
         base_model: The model on the Hub it derives from.
         datasets: The data sets on the Hub it was trained on.
+
+    Raises:
+        OptionError: The Hub would not take them; all faults are listed.
     """
 
     license: str | None = None
@@ -80,6 +100,23 @@ class CardMetadata(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     tags: tuple[str, ...] = ()
     base_model: str | None = None
     datasets: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        said = {
+            "license": () if self.license is None else (self.license,),
+            "language": self.language,
+            "tags": self.tags,
+            "base_model": () if self.base_model is None else (self.base_model,),
+            "datasets": self.datasets,
+        }
+        problems = [
+            f"{field} is {value!r}; expected {METADATA[field].means}"
+            for field, values in said.items()
+            for value in values
+            if not METADATA[field].pattern.fullmatch(value)
+        ]
+        if problems:
+            raise OptionError("the Hub does not take such a card", problems=problems, hint="correct these")
 
 
 class Snippet(msgspec.Struct, frozen=True, kw_only=True):

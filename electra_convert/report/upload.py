@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.text import Text
 
-from electra_convert.hub.publication import place_name
+from electra_convert.hub.publication import CARD_FILE, place_name
 from electra_convert.hub.upload import Change, RepoReport, UploadReport
 from electra_convert.output import in_bytes
+from electra_convert.plan import NATIVE
 from electra_convert.report.words import plural
 
 MARKS = {"added": ("+", "green"), "changed": ("~", "yellow"), "deleted": ("-", "red"), "unchanged": ("=", "dim")}
@@ -25,9 +26,11 @@ def show_upload(report: UploadReport, console: Console) -> None:
 
 
 def _show_repo(repo: RepoReport, console: Console, *, dry_run: bool) -> None:
-    model = " ".join(filter(None, (repo.part, repo.head)))
+    model = " ".join(filter(None, (repo.part, repo.head))) + (
+        f" ({repo.note})" if repo.note not in ("", NATIVE) else ""
+    )
     console.print(Text.assemble((place(repo), "bold"), f": {model}, {repo.status}"), soft_wrap=True)
-    for change in repo.changes:
+    for change in repo.changes if repo.outcome not in NOTHING_SENT else ():
         console.print(_line(change), soft_wrap=True)
     for line in _asides(repo):
         console.print(Text.assemble(("note: ", "yellow"), line), soft_wrap=True)
@@ -66,6 +69,9 @@ def _line(change: Change) -> Text:
 def _asides(repo: RepoReport) -> Iterator[str]:
     if repo.left_behind:
         yield f"not published, for no model has such files: {', '.join(repo.left_behind)} (--include does)"
+    yield from repo.notes
+    if any(change.path == CARD_FILE and change.kind == "changed" for change in repo.changes):
+        yield "the card on the Hub is replaced; to keep words of your own, put them into a README.md in the directory"
     others = [name for name in repo.left_alone if name != ".gitattributes"]
     if others:
         yield f"left alone in the repository: {', '.join(others)}"

@@ -375,6 +375,14 @@ class TestCommand:
         assert "likely cause: the pytorch weights: layer.2.attention.query.kernel is transposed" in result.stdout
         assert result.stdout.splitlines()[-1].startswith("✗ failed: 1 of 1 heads not proven")
 
+    def test_convert_verifies_what_was_there(self, fixtures: Path, tmp_path: Path) -> None:
+        """`convert --verify` proves what an earlier run wrote, and was not verified."""
+        arguments = ["--part", "discriminator", "--head", "native", "--to", "pytorch"]
+        assert run("convert", *arguments, fixtures / "electra_tiny", tmp_path / "out").exit_code == 0
+        again = run("convert", *arguments, "--verify", fixtures / "electra_tiny", tmp_path / "out")
+        assert again.exit_code == 0, again.output
+        assert "proven, given assumed" in again.stdout
+
     def test_convert_verifies_what_it_wrote(self, fixtures: Path, tmp_path: Path) -> None:
         """One call converts and proves."""
         arguments = ("--part", "generator", "--head", "masked_lm", "--to", "pytorch", "--verify")

@@ -132,6 +132,7 @@ class TestPublished:
             **repo.head(MAIN).files,
             "model-00001-of-00002.safetensors": Blob(b"old", lfs=True),
             "model.safetensors.index.json": Blob(b"{}"),
+            "pytorch_model.bin": Blob(b"older", lfs=True),
             "figure.png": Blob(b"a picture"),
         }
         repo.branches[MAIN].append(Commit("old", "", repo.head(MAIN).oid, before, author="somebody"))
@@ -142,7 +143,11 @@ class TestPublished:
         }
         assert files_of(repo)["figure.png"] == b"a picture"
         deleted = [change.path for change in report.repos[0].changes if change.kind == "deleted"]
-        assert deleted == ["model-00001-of-00002.safetensors", "model.safetensors.index.json"]
+        assert deleted == [
+            "model-00001-of-00002.safetensors",
+            "model.safetensors.index.json",
+            "pytorch_model.bin",
+        ]
         assert report.repos[0].left_alone == (".gitattributes", "figure.png")
 
     def test_other_files_are_published_only_by_name(self, hub: HubServer, output: Path, tmp_path: Path) -> None:
@@ -689,6 +694,18 @@ def _echoed(text: str) -> ElectraConvertError:
 
 
 class TestCommandLine:
+    def test_what_a_publisher_should_know(self, hub: HubServer, proven: Path) -> None:
+        """An untrained head, no license, and a card that is replaced are told; what is there already is not listed."""
+        arguments = (proven / "discriminator", "org/x", "--head", "masked_lm")
+        first = _said(*arguments, environment=hub.environment)
+        assert first.splitlines()[0] == "org/x: discriminator masked_lm (untrained: fine-tune it), proven"
+        assert "note: the card names no license: --license" in first
+        again = _said(*arguments, "--license", "mit", environment=hub.environment)
+        assert "the card names no license" not in again
+        assert "note: the card on the Hub is replaced" in again
+        third = _said(*arguments, "--license", "mit", environment=hub.environment).splitlines()
+        assert third[1:] == ["Nothing to do: all of it is there", f"{hub.url}/org/x"]
+
     def test_one_model(self, hub: HubServer, proven: Path) -> None:
         """`upload DIR REPO_ID` says what it did, and where it is."""
         directory = proven / "discriminator" / "pretraining"

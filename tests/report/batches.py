@@ -26,6 +26,7 @@ def make_repo(part: Part, step: int, **changes: Any) -> RepoReport:
         directory=SECRET_FOLDER / part,
         part=part,
         head=NATIVE[part],
+        note="native head",
         status="proven",
         outcome="committed",
         created=("branch",),
@@ -36,6 +37,7 @@ def make_repo(part: Part, step: int, **changes: Any) -> RepoReport:
         ),
         left_alone=(),
         left_behind=(),
+        notes=(),
         oid=f"{step:08x}9d41c7e2",
         url=f"https://hub.example/{repo_id}/tree/step-{step}",
     )

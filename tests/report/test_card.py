@@ -126,6 +126,20 @@ def verify(report_of: ReportOf) -> Verify:
     return write
 
 
+def test_metadata_that_the_hub_would_refuse() -> None:
+    """It is refused before a repository is made: every fault at once, with what was expected."""
+    with pytest.raises(OptionError) as error:
+        CardMetadata(license="MIT License", language=("", "ko"), tags=(" ",), base_model="a b", datasets=("x/y/z",))
+    assert [problem.partition(" is ")[0] for problem in error.value.problems] == [
+        "license",
+        "language",
+        "tags",
+        "base_model",
+        "datasets",
+    ]
+    CardMetadata(license="cc-by-nc-4.0", language=("zh-Hans", "multilingual"), base_model="gpt2", datasets=("a/b",))
+
+
 def test_front_matter(model: Model, verify: Verify) -> None:
     """The Hub reads the license, the languages, the library and the formats; a publisher's tags come last, once."""
     directory = model("masked_lm", part="generator")
