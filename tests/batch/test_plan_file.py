@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -280,6 +281,19 @@ class TestSchema:
         """The schema accepts each plan that is read, and refuses each that is not."""
         assert is_read(tmp_path, content) == is_plan
         assert jsonschema.Draft202012Validator(plan_schema()).is_valid(content) == is_plan
+
+    def test_the_plan_of_the_readme(self, tmp_path: Path) -> None:
+        """What users copy is a plan, and its jobs have what the defaults say."""
+        readme = (Path(__file__).parents[2] / "README.md").read_text()
+        (text,) = [
+            block for block in re.findall(r"```yaml\n(.*?)```", readme, re.DOTALL) if "\nversion: 1" in f"\n{block}"
+        ]
+        jsonschema.validate(yaml.safe_load(text), plan_schema())
+        plan = tmp_path / "plan.yaml"
+        plan.write_text(text)
+        uploads = [job.upload for job in read_plan(plan)]
+        assert [upload and upload.language for upload in uploads] == [("ko",), ("ja",)]
+        assert {upload and upload.repo_id for upload in uploads} == {"my-org/{name}-{part}"}
 
     def test_every_key_is_among_the_examples(self) -> None:
         """There are examples, good and bad, of each key that a job and the defaults may have."""
