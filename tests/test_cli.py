@@ -20,7 +20,7 @@ from click.testing import CliRunner, Result
 import electra_convert
 from electra_convert import ConvertOptions, load_mappings
 from electra_convert.cli import main
-from electra_convert.cli.arguments import HEADS, NATIVE
+from electra_convert.cli.arguments import HEADS, NATIVE_HEAD
 from electra_convert.formats import TARGETS
 from electra_convert.mapping import LAYOUTS
 from electra_convert.options import DTYPES, PART_CHOICES
@@ -438,7 +438,7 @@ class TestHelp:
             "part": PART_CHOICES,
             "layout": LAYOUTS,
             "dtype": DTYPES,
-            "heads": (*HEADS, NATIVE),
+            "heads": (*HEADS, NATIVE_HEAD),
             "targets": TARGETS,
         }
         assert get_args(electra_convert.formats.TargetFormat) == TARGETS

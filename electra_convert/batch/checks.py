@@ -18,16 +18,12 @@ NATIVE_HEADS = {"pretraining", "masked_lm"}
 def faults_of(entry: JobPlan) -> Iterator[str]:
     """Yield what is sure to fail in a job of a plan, whatever its checkpoint."""
     known = (NATIVE_HEAD, ALL_HEADS, *ARCHITECTURES)
-    if unknown := [head for head in _heads(entry) if head not in known]:
+    if unknown := [head for head in entry.head_names if head not in known]:
         yield f"there is no head {', '.join(map(repr, unknown))}: choose from {', '.join(known)}"
     yield from _output_faults(entry)
     if entry.upload is not None:
         yield from _gate_faults(entry, entry.upload)
         yield from _name_faults(entry, entry.upload)
-
-
-def _heads(entry: JobPlan) -> tuple[str, ...]:
-    return (entry.heads,) if isinstance(entry.heads, str) else entry.heads
 
 
 def _output_faults(entry: JobPlan) -> Iterator[str]:
@@ -47,7 +43,7 @@ def _gate_faults(entry: JobPlan, upload: UploadPlan) -> Iterator[str]:
     if not upload.allow_unverified and (entry.verify is False or left_out):
         what = f"{' and '.join(left_out)} left out of it" if left_out else "verify: false"
         yield f"only what is proven is published, and the proof has {what}: prove it, or give allow_unverified: true"
-    there = {head for each in _heads(entry) for head in (NATIVE_HEADS if each == NATIVE_HEAD else {each})}
+    there = {head for each in entry.head_names for head in (NATIVE_HEADS if each == NATIVE_HEAD else {each})}
     if ALL_HEADS not in there and (absent := [head for head in upload.heads if head not in there]):
         yield f"{' and '.join(absent)} would be published, but not converted: add it to heads"
 

@@ -10,6 +10,7 @@ import msgspec
 
 from electra_convert._version import __version__
 from electra_convert.batch.jobs import Job
+from electra_convert.digest import sha256_of
 from electra_convert.errors import OptionError
 from electra_convert.formats.google_tf1 import open_checkpoint
 from electra_convert.source import locate
@@ -43,8 +44,7 @@ def _hash_of(path: Any) -> str:
         for file in files:
             if file.is_file() or file == path:
                 digest.update(f"{file.relative_to(path)}\0".encode())
-                with file.open("rb") as content:
-                    digest.update(hashlib.file_digest(content, "sha256").digest())
+                digest.update(bytes.fromhex(sha256_of(file)))
     except OSError as error:
         raise OptionError(f"{path} cannot be read: {error.strerror}", hint="correct the plan") from error
     return digest.hexdigest()

@@ -254,10 +254,9 @@ def _path(text: str | None, folder: Path) -> Path | None:
 
 def _convert_options(entry: JobPlan, folder: Path) -> ConvertOptions:
     tokenizer = TokenizerPlan() if isinstance(entry.tokenizer, bool) else entry.tokenizer
-    heads = (entry.heads,) if isinstance(entry.heads, str) else entry.heads
     return ConvertOptions(
         part=entry.part,
-        heads=() if ALL_HEADS in heads else heads,
+        heads=() if ALL_HEADS in entry.head_names else entry.head_names,
         targets=entry.targets,
         config=_path(entry.config, folder),
         vocab=_path(tokenizer.vocab, folder),

@@ -98,6 +98,11 @@ class JobDefaults(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     verify: Annotated[VerifyPlan | bool, _about("How the output is proven; false to leave it unproven.")] = VerifyPlan()
     upload: Annotated[UploadPlan | None, _about("What is published on the Hub; by default nothing.")] = None
 
+    @property
+    def head_names(self) -> tuple[str, ...]:
+        """The heads as a list, `native` and `all` among them."""
+        return (self.heads,) if isinstance(self.heads, str) else self.heads
+
 
 class JobPlan(JobDefaults, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One checkpoint, or all that a pattern matches."""

@@ -10,7 +10,6 @@ from electra_convert.hub.upload import RepoReport
 from electra_convert.inventory import Part
 
 Stage = Literal["converting", "verifying", "copying", "uploading"]
-STAGES: tuple[Stage, ...] = ("converting", "verifying", "copying", "uploading")
 Outcome = Literal["done", "already done", "failed", "interrupted", "planned"]
 """`already done`: the state file has it. `interrupted`: it was stopped, or never begun. `planned`: in a dry run."""
 

@@ -18,7 +18,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
@@ -31,11 +31,12 @@ from electra_convert.batch.state import Finished, StateFile
 from electra_convert.convert import ConversionReport, convert_checkpoint
 from electra_convert.errors import ElectraConvertError, OutputError, OutputExistsError, PartialUploadError, PublishError
 from electra_convert.hub.client import Doing, Hub, without_token
-from electra_convert.hub.publication import UploadOptions, place_name
+from electra_convert.hub.publication import UploadOptions
 from electra_convert.hub.upload import UploadReport, upload_output
 from electra_convert.mapping import load_mappings
 from electra_convert.parity.directories import Directory, find_directories
 from electra_convert.parity.reference import require_oracle
+from electra_convert.parity.report import Status
 from electra_convert.parity.verification import Verification, read_verification
 from electra_convert.parity.verify import verify_output
 from electra_convert.parity.workers import Pool
@@ -45,9 +46,8 @@ from electra_convert.remote.place import is_url, shown
 GRACE = 3.0
 """Seconds a worker has to clean up when nobody wants its job any more."""
 NOT_VERIFIED = "not verified"
-UNPROVEN = ("proven", "incomplete", "unverified", "audited")
+ON_REQUEST = tuple(status for status in get_args(Status) if status != "failed")
 """The verdicts that may be published on request."""
-
 
 Tell = Callable[[Event], None]
 
@@ -132,7 +132,7 @@ class _Run:
             for model, head in zip(self.found["models"], converted.heads, strict=True)
         )
         upload = self.job.upload
-        enough = UNPROVEN if upload is not None and upload.allow_unverified else ("proven",)
+        enough = ON_REQUEST if upload is not None and upload.allow_unverified else ("proven",)
         bad = [
             f"{model.part} {model.head}: {model.verdict}"
             for model in self.found["models"]
@@ -237,7 +237,7 @@ def _noted(key: str, report: JobReport, state: StateFile) -> JobReport:
         key=key,
         job=report.id,
         outputs=tuple(model.directory for model in report.models if model.directory),
-        places=tuple(place_name(repo.repo_id, repo.revision) for repo in report.repos),
+        places=tuple(repo.place for repo in report.repos),
     )
     try:
         state.add(finished)

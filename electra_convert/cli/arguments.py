@@ -30,7 +30,7 @@ class Source(click.ParamType[Any]):
 
 
 SOURCE = Source()
-NATIVE = "native"
+NATIVE_HEAD = "native"
 HEADS = (
     "base",
     "pretraining",

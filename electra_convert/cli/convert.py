@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from electra_convert.cli.arguments import ANY_PATH, EXISTING_FILE, HEADS, NATIVE, SOURCE, CommaSeparated, common
+from electra_convert.cli.arguments import ANY_PATH, EXISTING_FILE, HEADS, NATIVE_HEAD, SOURCE, CommaSeparated, common
 from electra_convert.cli.errors import told
 from electra_convert.cli.verify import require_provable, show_proof, verified_output
 
@@ -24,7 +24,7 @@ from electra_convert.cli.verify import require_provable, show_proof, verified_ou
 @click.option(
     "--head",
     "heads",
-    type=CommaSeparated((*HEADS, NATIVE), everything="all"),
+    type=CommaSeparated((*HEADS, NATIVE_HEAD), everything="all"),
     default="all",
     show_default=True,
     help=f"Heads to write: all, native (the one that was trained), or some of {', '.join(HEADS)}.",

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from electra_convert.cli.arguments import EXISTING_FILE, EXISTING_FOLDER, HEADS, NATIVE, CommaSeparated
+from electra_convert.cli.arguments import EXISTING_FILE, EXISTING_FOLDER, HEADS, NATIVE_HEAD, CommaSeparated
 from electra_convert.cli.errors import told
 from electra_convert.errors import OptionError, PartialUploadError
 
@@ -23,7 +23,7 @@ from electra_convert.errors import OptionError, PartialUploadError
 @click.option(
     "--head",
     "heads",
-    type=CommaSeparated(HEADS, everything=NATIVE),
+    type=CommaSeparated(HEADS, everything=NATIVE_HEAD),
     default=(),
     help="Heads to publish. By default the native head; any other must be named.",
 )

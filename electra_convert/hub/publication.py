@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from electra_convert._version import __version__
+from electra_convert.digest import sha256_of
 from electra_convert.errors import ConfigError, ElectraConvertError, OptionError, PublishError
 from electra_convert.formats import TARGETS, module_of
 from electra_convert.mapping import load_mappings
@@ -108,10 +109,7 @@ class LocalFile:
     @classmethod
     def at(cls, path: Path, sha256: str | None = None) -> LocalFile:
         """Return a file on disk; its SHA-256 is computed unless it is known."""
-        if sha256 is None:
-            with path.open("rb") as file:
-                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        return cls(path, sha256, path.stat().st_size)
+        return cls(path, sha256 or sha256_of(path), path.stat().st_size)
 
     @cached_property
     def git_oid(self) -> str:
@@ -355,18 +353,17 @@ def _card(directory: Directory, standing: _Standing, place: tuple[str, str], opt
             text = own.read_text("utf-8")
         except UnicodeDecodeError as error:
             raise ConfigError(f"{own} is no text: {error}", hint="save it as UTF-8") from error
-    else:
-        repo_id, revision = place
-        text = render_card(
-            directory,
-            standing.verification,
-            repo_id=repo_id,
-            revision=None if revision == MAIN else revision,
-            metadata=options.card,
-            template=options.card_template,
-        )
-    check_card(text, directory, standing.verification)
-    return text
+        check_card(text, directory, standing.verification)
+        return text
+    repo_id, revision = place
+    return render_card(
+        directory,
+        standing.verification,
+        repo_id=repo_id,
+        revision=None if revision == MAIN else revision,
+        metadata=options.card,
+        template=options.card_template,
+    )
 
 
 def _title(directory: Directory) -> str:

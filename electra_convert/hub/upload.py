@@ -23,6 +23,7 @@ from electra_convert.hub.publication import (
     Publication,
     UploadOptions,
     is_stale_file,
+    place_name,
     plan_publications,
 )
 from electra_convert.inventory import Part
@@ -86,6 +87,11 @@ class RepoReport(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...]
     oid: str
     url: str
+
+    @property
+    def place(self) -> str:
+        """Where it was published: `org/name at step-30`."""
+        return place_name(self.repo_id, self.revision)
 
     @property
     def sent(self) -> int:
@@ -283,11 +289,14 @@ class _Upload:
 
         def look() -> _Remote:
             try:
-                private = bool(api.model_info(self.repo_id).private)
+                info = api.model_info(self.repo_id)
             except RepositoryNotFoundError:
                 return NOWHERE
+            private = bool(info.private)
             try:
-                head = str(api.model_info(self.repo_id, revision=revision).sha)
+                if revision != MAIN:
+                    info = api.model_info(self.repo_id, revision=revision)
+                head = str(info.sha)
                 files = self._files(head)
             except RevisionNotFoundError:
                 return _Remote(exists=True, private=private, head=None, files={})

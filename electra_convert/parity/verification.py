@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import msgspec
 
 from electra_convert._version import __version__
+from electra_convert.digest import sha256_of
 from electra_convert.errors import ConfigError, OutputError
 from electra_convert.formats import TargetFormat
 from electra_convert.inventory import Part
@@ -188,12 +188,7 @@ def _spelt(value: Any) -> Any:
 def file_hashes(directory: Path) -> dict[str, str]:
     """Return the SHA-256 of each file in a directory that is part of the model."""
     files = (path for path in sorted(directory.iterdir()) if path.is_file() and path.name not in BESIDE)
-    return {path.name: _sha256(path) for path in files if not path.name.startswith(".")}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return {path.name: sha256_of(path) for path in files if not path.name.startswith(".")}
 
 
 def _run_record(run: Run) -> RunRecord:

@@ -23,10 +23,8 @@ from electra_convert.batch.report import BatchReport, JobReport, ModelResult, Ou
 from electra_convert.batch.watch import Watch
 from electra_convert.hub.upload import RepoReport
 from electra_convert.parity.verdict import listed
-from electra_convert.report.html import duration
 from electra_convert.report.terminal import WIDE
-from electra_convert.report.upload import place
-from electra_convert.report.words import plural
+from electra_convert.report.words import duration, plural
 
 
 class Mark(NamedTuple):
@@ -182,7 +180,7 @@ def _first_line(error: str) -> str:
 
 def _where(job: JobReport, *, wide: bool) -> tuple[str, ...]:
     """Return where a job's results are: where it published, or else its output."""
-    published = tuple(f"{place(repo)} ({_did(repo)})" if wide else place(repo) for repo in job.repos) or job.places
+    published = tuple(f"{repo.place} ({_did(repo)})" if wide else repo.place for repo in job.repos) or job.places
     there = job.outcome in {"done", "already done"}
     return published or ((job.output,) if there else ())
 

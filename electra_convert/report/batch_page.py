@@ -11,9 +11,9 @@ from typing import NamedTuple
 from electra_convert.batch.report import BatchReport, JobReport, ModelResult, Outcome
 from electra_convert.output import in_bytes
 from electra_convert.report.batch import COUNTED, MARKS, by_note, counts, failed_at, proven
-from electra_convert.report.html import bar_width, duration, environment
-from electra_convert.report.upload import place, says
-from electra_convert.report.words import SYMBOLS, plural
+from electra_convert.report.html import bar_width, environment
+from electra_convert.report.upload import says
+from electra_convert.report.words import SYMBOLS, duration, plural
 
 TEMPLATE = Path(__file__).with_name("batch.html.j2")
 WEB = ("https://", "http://")
@@ -188,7 +188,7 @@ def _mark(model: ModelResult) -> Mark:
 
 def _places(job: JobReport) -> Iterator[Place]:
     for repo in job.repos:
-        yield Place(place(repo), _link(repo.url), says(repo, dry_run=repo.outcome == "planned"))
+        yield Place(repo.place, _link(repo.url), says(repo, dry_run=repo.outcome == "planned"))
     for name in job.places:
         yield Place(name, "", "")
     if job.copied:

@@ -25,8 +25,7 @@ from electra_convert.parity.verification import RunRecord, Verification
 from electra_convert.part import ASSUMED, SOURCE_FORMAT
 from electra_convert.plan import NATIVE, TensorFate
 from electra_convert.report.calls import FRAMEWORKS, class_name, example, own_example
-from electra_convert.report.html import percent
-from electra_convert.report.words import FRAMEWORK_NAMES, SYMBOLS, figure, gate_rule, plural, share, value
+from electra_convert.report.words import FRAMEWORK_NAMES, SYMBOLS, figure, gate_rule, percent, plural, share, value
 from electra_convert.source import step_of
 from electra_convert.tokenizer import TOKENIZER_FILE, VOCABULARY_FILE
 

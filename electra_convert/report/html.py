@@ -33,6 +33,7 @@ from electra_convert.report.words import (
     SYMBOLS,
     Finding,
     check_name,
+    duration,
     exact,
     figure,
     gate_rule,
@@ -40,6 +41,7 @@ from electra_convert.report.words import (
     head_name,
     needed,
     pair_line,
+    percent,
     place,
     plural,
     run_name,
@@ -247,19 +249,6 @@ def environment() -> Environment:
         "bar": bar_width,
     }
     return found
-
-
-def percent(part: float) -> str:
-    """Spell a share of a whole: `31%`, `0.4%`."""
-    return f"{100 * part:.0f}%" if part >= 0.1 or not part else f"{100 * part:.2g}%"
-
-
-def duration(seconds: float) -> str:
-    """Spell how long something took: `32 s`, `2 min 5 s`, `3 h 20 min`."""
-    if seconds < 60:
-        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
-    minutes = int(seconds) // 60
-    return f"{minutes} min {int(seconds) % 60} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def bar_width(part: float) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.text import Text
 
-from electra_convert.hub.publication import CARD_FILE, place_name
+from electra_convert.hub.publication import CARD_FILE
 from electra_convert.hub.upload import Change, RepoReport, UploadReport
 from electra_convert.output import in_bytes
 from electra_convert.plan import NATIVE
@@ -29,7 +29,7 @@ def _show_repo(repo: RepoReport, console: Console, *, dry_run: bool) -> None:
     model = " ".join(filter(None, (repo.part, repo.head))) + (
         f" ({repo.note})" if repo.note not in ("", NATIVE) else ""
     )
-    console.print(Text.assemble((place(repo), "bold"), f": {model}, {repo.status}"), soft_wrap=True)
+    console.print(Text.assemble((repo.place, "bold"), f": {model}, {repo.status}"), soft_wrap=True)
     for change in repo.changes if repo.outcome not in NOTHING_SENT else ():
         console.print(_line(change), soft_wrap=True)
     for line in _asides(repo):
@@ -37,11 +37,6 @@ def _show_repo(repo: RepoReport, console: Console, *, dry_run: bool) -> None:
     console.print(Text(says(repo, dry_run=dry_run), "bold" if dry_run else "bold green"), soft_wrap=True)
     if not dry_run:
         console.print(repo.url, soft_wrap=True)
-
-
-def place(repo: RepoReport) -> str:
-    """Name where a model was published."""
-    return place_name(repo.repo_id, repo.revision)
 
 
 def says(repo: RepoReport, *, dry_run: bool) -> str:

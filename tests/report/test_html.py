@@ -13,8 +13,8 @@ from msgspec.structs import replace
 
 from electra_convert.parity.report import Element, Status, VerificationReport
 from electra_convert.report.charts import Curve, decades, histogram_chart, layer_chart, power_of_ten, spread
-from electra_convert.report.html import bar_width, duration, layer_panels, percent, render_html
-from electra_convert.report.words import figure
+from electra_convert.report.html import bar_width, layer_panels, render_html
+from electra_convert.report.words import duration, figure, percent
 from tests.report.page import Page
 
 MOST_BYTES = 300_000
