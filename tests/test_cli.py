@@ -94,6 +94,15 @@ class TestDefaultCommand:
         assert sorted(path.name for path in out.iterdir() if path.is_dir()) == sorted(HEADS)
         assert "under electra_toy-discriminator" in result.stdout
 
+    @pytest.mark.parametrize(("word", "meant"), [("verfy", "verify"), ("uploads", "upload"), ("inspcet", "inspect")])
+    def test_a_slip_in_a_command_is_no_checkpoint(self, here: Path, word: str, meant: str) -> None:
+        """A word that is nearly a command is told as one, unless files are called so."""
+        result = run(word, "out")
+        assert result.exit_code == 2
+        assert f"there is no command '{word}', and no file of that name. Did you mean '{meant}'?" in result.stderr
+        shutil.copytree(here, here / word, ignore=lambda *_: [word])
+        assert run(word, "out", "--dry-run").exit_code == 0
+
     def test_part_may_be_left_out_where_there_is_one(self, here: Path) -> None:
         """With nothing typed at all, the only part of the checkpoint here is converted."""
         result = run()

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
+from glob import escape
+from pathlib import Path
+
 import click
 
 from electra_convert._version import __version__
@@ -22,8 +26,17 @@ class DefaultGroup(click.Group):
         """Put the default command before arguments that begin with no command and no option of the group."""
         own = {option for parameter in self.get_params(ctx) for option in parameter.opts}
         if not args or (args[0] not in self.commands and args[0] not in own):
+            self._require_no_slip(ctx, args)
             args = [self.default, *args]
         return super().parse_args(ctx, args)
+
+    def _require_no_slip(self, ctx: click.Context, args: list[str]) -> None:
+        """Refuse a word that is nearly a command, and neither a file nor the prefix of some."""
+        word = args[0] if args else ""
+        if not word or "/" in word or any(Path().glob(f"{escape(word)}*")):
+            return
+        if meant := get_close_matches(word, self.commands, n=1, cutoff=0.75):
+            ctx.fail(f"there is no command {word!r}, and no file of that name. Did you mean {meant[0]!r}?")
 
     def format_usage(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Show the call without a command first, for it is the usual one."""
