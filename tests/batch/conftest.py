@@ -26,6 +26,14 @@ Begin = Callable[..., "subprocess.Popen[str]"]
 Found = TypeVar("Found")
 
 
+@pytest.fixture(autouse=True)
+def _interruptible() -> Iterator[None]:
+    """Let this process and its children hear Ctrl-C: what a shell runs in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Callable[..., Path]:
     """Copy a checkpoint into a folder beside the plan, once for each step it is to have."""
