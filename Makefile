@@ -4,10 +4,11 @@ PIP_INSTALL := -m pip install -qq --disable-pip-version-check --no-warn-script-l
 CORE := .venv/core/bin/python
 FRAMEWORKS := .venv/frameworks/bin/python
 TRANSFORMERS5 := .venv/transformers5/bin/python
+FUZZ := .venv/fuzz/bin/python
 PYTEST := -m pytest --quiet --no-skips
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint lint-actions types test-core test-pytorch test-tensorflow test-flax test-verify test-hub test-transformers5 environments self-test calibrate bench lock clean
+.PHONY: help demo test lint lint-actions types test-core test-pytorch test-tensorflow test-flax test-verify test-hub test-transformers5 test-fuzz environments self-test calibrate bench fuzz lock clean
 
 help: ## Print these targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,17 +62,26 @@ test-transformers5: .venv/transformers5.ready ## Run the tests with transformers
 	$(TRANSFORMERS5) $(PYTEST) tests/frameworks/test_pytorch.py tests/frameworks/test_pytorch_models.py \
 	  tests/frameworks/test_tokenizer_transformers.py tests/frameworks/test_published.py
 
+test-fuzz: .venv/fuzz.ready ## Fuzz every reader for a second, and see that planted faults are found
+	$(FUZZ) $(PYTEST) tests/fuzz/check_findings.py
+	$(FUZZ) -m tests.fuzz.campaign --runs 2000 --seed 1
+
 self-test: .venv/frameworks.ready ## Damage a tiny model in every way, and see that every fault is caught
 	.venv/frameworks/bin/electra-convert verify --self-test
 
 calibrate: .venv/frameworks.ready ## Measure what the float32 gate is chosen between
 	$(FRAMEWORKS) -m benchmarks.calibrate
 
-bench: .venv/core.ready ## Measure speed and memory beside cp and sync
-	$(CORE) -m benchmarks.speed
+bench: .venv/frameworks.ready ## Measure speed and memory beside cp, sync and transformers 4
+	$(FRAMEWORKS) -m benchmarks.speed
 
-environments: .venv/core.ready .venv/actionlint.ready .venv/frameworks.ready .venv/transformers5.ready
+RUNS ?= 1000000
+fuzz: .venv/fuzz.ready ## Fuzz every reader RUNS times, and write what was reached to tests/fuzz/results.md
+	$(FUZZ) -m tests.fuzz.campaign --runs $(RUNS) --record tests/fuzz/results.md
 
+environments: .venv/core.ready .venv/actionlint.ready .venv/frameworks.ready .venv/transformers5.ready .venv/fuzz.ready
+
+.venv/fuzz.ready: .ci/core.txt
 .venv/%.ready: .ci/%.txt pyproject.toml
 	@echo 'Making the environment .venv/$*'
 	@$(PYTHON) -m venv .venv/$*

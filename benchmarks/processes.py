@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -24,7 +25,7 @@ class Measured:
 
     Args:
         seconds: Wall time of each run.
-        memory: The most bytes any of them held that are backed by no file; 0 where nobody looked.
+        memory: The most bytes any of them was seen to hold that are backed by no file.
     """
 
     seconds: list[float] = field(default_factory=list)
@@ -41,21 +42,19 @@ class Measured:
         return min(self.seconds)
 
     def add(self, *commands: Sequence[str]) -> None:
-        """Run commands one after the other, as one run."""
+        """Run commands one after the other, as one run, and watch their memory."""
         begin = time.perf_counter()
         for command in commands:
-            subprocess.run(command, check=True, capture_output=True, env=environment())
+            self._watch(command)
         self.seconds.append(time.perf_counter() - begin)
 
-    def add_watched(self, command: Sequence[str]) -> None:
-        """Run a command and watch its memory."""
+    def _watch(self, command: Sequence[str]) -> None:
         with tempfile.TemporaryFile("w+") as said:
-            begin = time.perf_counter()
             process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said, env=environment())
             while process.poll() is None:
                 self.memory = max(self.memory, anonymous_memory(process.pid))
-                time.sleep(SAMPLE)
-            self.seconds.append(time.perf_counter() - begin)
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(SAMPLE)
             if process.returncode:
                 said.seek(0)
                 raise SystemExit(f"{' '.join(command)} failed:\n{said.read()}")

@@ -7,8 +7,6 @@ rules are those of `configure_pretraining.py`, `util/training_utils.py` (`get_be
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ import msgspec
 from electra_convert.config import Activation, ElectraConfig
 from electra_convert.errors import ConfigError, OptionError
 from electra_convert.inventory import Part
+from electra_convert.json_text import read_json_file
 
 HPARAMS = frozenset(
     {
@@ -67,6 +66,13 @@ SWITCHES = {
     "untied_generator_embeddings": False,
 }
 """The hparams that decide which variables a run has, with their defaults."""
+
+MAX_SIZE = 1 << 53
+"""The largest whole number that can be multiplied by a share of it."""
+MAX_SHARE = 1 << 10
+"""The generator's sizes may be larger than the discriminator's; the product with any size is a number still."""
+MAX_SHOWN = 100
+"""Characters of a wrong value that are shown."""
 
 FIELD_TYPES = {name: kind for name, kind in get_type_hints(ElectraConfig).items() if name != "labels"}
 
@@ -137,10 +143,13 @@ class ConfigFile:
         problems, checked = [], {}
         for field, claim in claims.items():
             value = claim.value.lower() if field == "hidden_act" and isinstance(claim.value, str) else claim.value
+            if isinstance(value, int) and abs(value) > MAX_SIZE:
+                problems.append(f"{claim.origin} is {_shortened(str(value))}; no size is larger than {MAX_SIZE}")
+                continue
             try:
                 checked[field] = Claim(msgspec.convert(value, FIELD_TYPES[field]), claim.origin)
-            except msgspec.ValidationError as error:
-                problems.append(f"{claim.origin} is {claim.value!r}: {error}")
+            except (msgspec.ValidationError, UnicodeError) as error:
+                problems.append(f"{claim.origin} is {_shortened(repr(claim.value))}: {_shortened(str(error))}")
         if problems:
             hint = f"correct {self.name}; activations are {', '.join(get_args(Activation))}"
             raise ConfigError(f"{self.name} cannot be a config of ELECTRA", problems=problems, hint=hint)
@@ -155,17 +164,22 @@ def read_config_file(path: Path) -> ConfigFile:
     """
     hint = "give Google's hparams JSON, a bert_config.json or a config.json"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise ConfigError(f"the config file {path} cannot be read: {error}", hint=hint) from error
+        content = read_json_file(path)
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"the config file {path} cannot be read: {why}", hint=hint) from error
     if not isinstance(content, dict):
         raise ConfigError(f"the config file {path} holds a JSON {type(content).__name__}, not an object", hint=hint)
     if not any(key in HPARAMS or key in FIELD_TYPES or key == "do_lower_case" for key in content):
-        found = ", ".join(map(repr, list(content)[:5])) or "nothing"
+        found = ", ".join(_shortened(repr(key)) for key in list(content)[:5]) or "nothing"
         raise ConfigError(f"the config file {path} says nothing about a model; it holds {found}", hint=hint)
     file = ConfigFile(path.name, content)
     _check_hparams(file)
     return file
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
 def _check_hparams(file: ConfigFile) -> None:
@@ -182,15 +196,15 @@ def _check_hparams(file: ConfigFile) -> None:
     for key, kind in expected.items():
         try:
             msgspec.convert(file.content.get(key, kind()), kind)
-        except msgspec.ValidationError as error:
-            problems.append(f"{key} is {file.content[key]!r}: {error}")
+        except (msgspec.ValidationError, UnicodeError) as error:
+            problems.append(f"{key} is {_shortened(repr(file.content[key]))}: {error}")
     for key in ("generator_hidden_size", "generator_layers"):
         share = file.content.get(key, 1.0)
-        if isinstance(share, int | float) and not (math.isfinite(share) and share > 0):
-            problems.append(f"{key} is {share}; it must be greater than 0, and finite")
+        if isinstance(share, int | float) and not 0 < share <= MAX_SHARE:
+            problems.append(f"{key} is {share}; it must be greater than 0, and at most {MAX_SHARE}")
     size = file.content.get("model_size", "small")
     if isinstance(size, str) and size not in MODEL_SIZES:
-        problems.append(f"model_size is {size!r}; Google's code knows {', '.join(MODEL_SIZES)}")
+        problems.append(f"model_size is {_shortened(repr(size))}; Google's code knows {', '.join(MODEL_SIZES)}")
     if problems:
         raise ConfigError(
             f"{file.name} cannot be hparams of Google's code", problems=problems, hint=f"correct {file.name}"

@@ -7,6 +7,7 @@ which tensors go where, that none is left over, that their bytes are what was sa
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ import msgspec
 from electra_convert.config_file import check_scope, read_config_file
 from electra_convert.errors import OptionError, OutputError, OutputExistsError
 from electra_convert.formats import module_of
+from electra_convert.formats.extents import Written
 from electra_convert.formats.google_tf1 import GoogleCheckpoint, open_checkpoint
 from electra_convert.inventory import PARTS, Part
 from electra_convert.mapping import load_mappings
@@ -186,7 +188,7 @@ class Conversion:
         """Plan a conversion; nothing is written, and no tensor is read."""
         mappings = load_mappings(options.mappings)
         files = open_checkpoint(location.prefix)
-        checkpoint = recognise(mappings, files.tensors, files.unreadable)
+        checkpoint = recognise(mappings, files.tensors, files.unreadable, name=files.prefix)
         parts = choose_parts(options.part, checkpoint)
         config_file = read_config_file(options.config) if options.config else None
         if config_file:
@@ -319,36 +321,44 @@ class Conversion:
                 path = staged / file.path
                 path.parent.mkdir(exist_ok=True)
                 if not shards.link(head.part, file, path):
-                    module_of(file.target).write(path, file.contents, advance)
+                    module_of(file.target).write(path, file.contents, advance, shards.written[head.part, file.target])
             for place, content in head.documents.items():
                 write_document(staged / place, content)
+            self.files.require_unchanged()
         shards.remember(head, target)
 
 
 class _Shards:
-    """The backbones that are on disk already, for the next head to link to."""
+    """The backbones that are on disk already, for the next head to link to; and where the tensors lie in them."""
 
     def __init__(self) -> None:
         self.notes: list[str] = []
-        self._places: dict[tuple[Part, str], Path] = {}
+        self.written: defaultdict[tuple[Part, str], Written] = defaultdict(Written)
+        self._places: dict[tuple[Part, str], tuple[Path, int]] = {}
 
     def remember(self, head: HeadPlan, directory: Path) -> None:
         """Note where the backbone of a finished head lies, in each format."""
         for file in head.weights:
             if file.backbone:
-                self._places.setdefault((head.part, file.target), directory / file.path)
+                path = directory / file.path
+                self._places.setdefault((head.part, file.target), (path, path.stat().st_ino))
 
     def link(self, part: Part, file: WeightFile, path: Path) -> bool:
         """Make `path` the backbone that is there already, if one is, at no cost in bytes."""
-        place = self._places.get((part, file.target)) if file.backbone else None
+        place, inode = self._places.get((part, file.target), (None, 0)) if file.backbone else (None, 0)
         if place is None:
             return False
         try:
             path.hardlink_to(place)
+        except FileNotFoundError:
+            return False
         except OSError as error:
             self.notes = [
                 f"this disk makes no hard links ({error.strerror}): each head has its own copy of the backbone"
             ]
+            return False
+        if path.stat().st_ino != inode:  # another run replaced it
+            path.unlink()
             return False
         return True
 

@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     from electra_convert.hub.upload import UploadReport
 
 
+MOST_TOLD = 200
+"""Problems that a message lists: enough for every tensor of a small model."""
+
+
 class ElectraConvertError(Exception):
     """An expected failure, told in one message.
 
@@ -50,7 +54,9 @@ class ElectraConvertError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        lines = [self.message, *(f"  - {problem}" for problem in self.problems)]
+        lines = [self.message, *(f"  - {problem}" for problem in self.problems[:MOST_TOLD])]
+        if len(self.problems) > MOST_TOLD:
+            lines.append(f"  - and {len(self.problems) - MOST_TOLD} more")
         if self.hint:
             lines.append(f"What to do: {self.hint}")
         return "\n".join(lines)

@@ -101,9 +101,8 @@ def inspect_checkpoint(
     """
     with locate(source, step=step, values=False) as location:
         files = open_checkpoint(location.prefix)
-        checkpoint = recognise(
-            load_mappings(None if mappings is None else Path(mappings)), files.tensors, files.unreadable
-        )
+        known = load_mappings(None if mappings is None else Path(mappings))
+        checkpoint = recognise(known, files.tensors, files.unreadable, name=files.prefix)
         file = Path(config) if config is not None else None
         return Inspection(
             source=files.prefix.name,

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import product
+from math import prod
 from pathlib import Path
 from string import Formatter
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -25,11 +26,13 @@ from electra_convert.transforms import TRANSFORMS, TransformName, join, joined_s
 from electra_convert.yaml import read_yaml
 
 if TYPE_CHECKING:
-    from electra_convert.tensor import Array
+    from electra_convert.tensor import Values
 
 Layout = Literal["single", "shared"]
 LAYOUTS: tuple[Layout, ...] = ("single", "shared")
 INVENTORY_FILE = "electra.yaml"
+MOST_CHOICES = 1000
+"""Values that the placeholders of a mapping may have together; each is tried."""
 T = TypeVar("T")
 
 
@@ -86,10 +89,10 @@ class Binding:
         """Return the format's tensor, made of canonical ones when it is loaded."""
         tensors = [canonical[spec.name] for spec in self.specs]
 
-        def load() -> Array:
-            return TRANSFORMS[self.transform].apply(join([tensor.load() for tensor in tensors]))
+        def values() -> Values:
+            return TRANSFORMS[self.transform].apply(join([tensor.values() for tensor in tensors]))
 
-        return Tensor(self.name, self.shape, tensors[0].dtype, load)
+        return Tensor(self.name, self.shape, tensors[0].dtype, values, (self.specs, self.transform))
 
     def unpack(self, tensor: Tensor) -> Iterator[Tensor]:
         """Yield the canonical tensors that a tensor of the format is made of."""
@@ -97,10 +100,13 @@ class Binding:
         for spec in self.specs:
             begin, end = end, end + spec.shape[-1]
 
-            def load(part: slice = slice(begin, end)) -> Array:
-                return TRANSFORMS[self.transform].invert(tensor.load())[..., part]
+            def values(part: slice = slice(begin, end)) -> Values:
+                import numpy as np
 
-            yield Tensor(spec.name, spec.shape, tensor.dtype, load)
+                whole = TRANSFORMS[self.transform].invert(tensor.values())
+                return whole if len(self.specs) == 1 else np.asarray(whole)[..., part]
+
+            yield Tensor(spec.name, spec.shape, tensor.dtype, values)
 
 
 class FormatMapping(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -325,10 +331,14 @@ def _pattern_faults(mapping: FormatMapping, inventory: Inventory) -> Iterator[st
 
 def _fields_faults(place: str, pattern: str, *, allowed: set[str], required: set[str]) -> Iterator[str]:
     try:
-        fields = {field for _, field, *_ in Formatter().parse(pattern) if field is not None}
+        replaced = [part for part in Formatter().parse(pattern) if part[1] is not None]
     except ValueError as error:
         yield f"{place}: {pattern!r} is malformed: {error}"
         return
+    fields = {str(field) for _, field, *_ in replaced}
+    for _, field, spec, conversion in replaced:
+        if spec or conversion:
+            yield f"{place}: {{{field}}} in {pattern!r} must stand alone, without {spec or conversion!r}"
     for field in sorted(fields - allowed):
         known = ", ".join(sorted(allowed)) or "none"
         yield f"{place}: {{{field}}} in {pattern!r} is no placeholder here; there are: {known}"
@@ -357,6 +367,10 @@ def _collisions(mapping: FormatMapping, inventory: Inventory) -> Iterator[str]:
     """Compile every head of a small model, with every value of every placeholder, and look for names used twice."""
     config = ElectraConfig(vocab_size=7, embedding_size=2, hidden_size=3, num_hidden_layers=1, num_attention_heads=1)
     choices = [[(name, case.value) for case in cases] for name, cases in mapping.placeholders.items()]
+    count = prod(map(len, choices))
+    if count > MOST_CHOICES:
+        yield f"placeholders: they can have {count} values together; expected at most {MOST_CHOICES}"
+        return
     found: set[str] = set()
     for head, values in product(inventory.heads, map(dict, product(*choices))):
         specs = inventory.backbone_tensors(config) + inventory.head_tensors(head, config)

@@ -17,6 +17,7 @@ Dtype = Literal["float32", "float16", "bfloat16"]
 DTYPES: tuple[Dtype, ...] = get_args(Dtype)
 PartChoice = Literal["discriminator", "generator", "both"]
 PART_CHOICES: tuple[PartChoice, ...] = get_args(PartChoice)
+MOST_LABELS = 1 << 16
 NATIVE_HEAD: Final = "native"
 """Stands for the head that a part was trained on."""
 
@@ -102,16 +103,21 @@ class ConvertOptions(msgspec.Struct, frozen=True, kw_only=True):
             yield "no format is to be written"
         if len(set(self.targets)) < len(self.targets):
             yield f"a format is named twice: {', '.join(self.targets)}"
-        if len(set(self.labels)) < len(self.labels) or not all(self.labels):
-            yield f"labels must differ and have a name each: {', '.join(self.labels)!r}"
-        if self.num_labels is not None and self.num_labels < 1:
-            yield f"num_labels is {self.num_labels}; it must be at least 1"
-        if self.labels and self.num_labels not in (None, len(self.labels)):
-            yield f"num_labels is {self.num_labels}, but {len(self.labels)} labels are named"
+        yield from self._label_conflicts()
         if not self.tokenizer and (self.vocab or self.lowercase is not None or self.strip_accents is not None):
             yield "no tokenizer is to be written, but a vocabulary, casing or accents are given for it"
         if not 0 <= self.seed < 2**64:
             yield f"seed is {self.seed}; it must be a whole number from 0 to 2**64 - 1"
+
+    def _label_conflicts(self) -> Iterator[str]:
+        if len(set(self.labels)) < len(self.labels) or not all(self.labels):
+            yield f"labels must differ and have a name each: {', '.join(self.labels)!r}"
+        if self.num_labels is not None and not 1 <= self.num_labels <= MOST_LABELS:
+            yield f"num_labels is {self.num_labels}; it must be from 1 to {MOST_LABELS}"
+        if len(self.labels) > MOST_LABELS:
+            yield f"there are {len(self.labels)} labels, more than {MOST_LABELS}"
+        if self.labels and self.num_labels not in (None, len(self.labels)):
+            yield f"num_labels is {self.num_labels}, but {len(self.labels)} labels are named"
 
     def label_names(self) -> tuple[str, ...] | None:
         """Return the labels' names, where the options say anything about them."""

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from electra_convert.errors import OutputError
 from electra_convert.formats.google_tf1 import index_path
+from electra_convert.json_text import read_json_file
 from electra_convert.output import replace_document
 from electra_convert.remote.place import is_url, shown
 
@@ -67,7 +68,7 @@ def _is_there(source: str | Path) -> bool:
 def _read(note: Path) -> dict[str, object]:
     """Return what a note says; one that cannot be read says nothing."""
     try:
-        known = json.loads(note.read_bytes())
+        known = read_json_file(note)
     except (OSError, ValueError):
         return {}
     return known if isinstance(known, dict) else {}

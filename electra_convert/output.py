@@ -1,7 +1,8 @@
-"""Directories that appear whole or not at all.
+"""Directories and files that appear whole or not at all.
 
-A directory is written under another name beside its place, synced, and renamed. What a killed run left behind is
-recognised by its lock, which died with it, and removed.
+What is written grows in a folder beside its place, is synced, and is renamed. Whoever fills such a folder holds the
+lock in it. The lock dies with its process, and so the next that writes there knows what a killed one left, and removes
+it, whatever it was to become. It is the lock of a file, which other machines see too where they share a disk.
 """
 
 from __future__ import annotations
@@ -12,13 +13,22 @@ import fcntl
 import os
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from electra_convert.errors import DiskSpaceError, OutputError, OutputExistsError
 
-STAGED = ".{name}.{mark}.partial"
+STAGING = ".{name}.{mark}.partial"
+"""Name of the folder in which something grows that is to be called `name`."""
+SCRATCH = "electra-convert-{mark}"
+"""Name of a temporary folder."""
+MARK = "[0-9a-f]" * 8
+"""The random part of these names, as a pattern."""
+NEW, OLD, LOCK = "new.partial", "old.partial", "lock"
+"""What lies in such a folder: what grows, what it replaces where that takes two renames, and the lock."""
+LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
 RENAME_EXCHANGE = 2
 """Flag of Linux' `renameat2`: swap two names in one step."""
 AT_FDCWD = -100
@@ -37,24 +47,28 @@ def whole_directory(target: Path, *, overwrite: bool) -> Iterator[Path]:
         DiskSpaceError: The disk is full.
         OutputError: The target cannot be written for another reason.
     """
-    with _told(target):
-        made = _make_parents(target)
-        _remove_abandoned(target)
-        staged = target.parent / STAGED.format(name=target.name, mark=secrets.token_hex(4))
+    with _told(target), _parents_of(target), _staging(target) as folder:
+        staged = folder / NEW
         staged.mkdir()
-        lock = os.open(staged, os.O_RDONLY)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield staged
-            sync_tree(staged)
-            _publish(staged, target, overwrite=overwrite)
-            sync_directory(target.parent)
-        finally:
-            os.close(lock)
-            _remove(staged)
-            for parent in made:
-                with suppress(OSError):  # it holds something by now
-                    parent.rmdir()
+        yield staged
+        sync_tree(staged)
+        _publish(staged, target, overwrite=overwrite)
+        sync_directory(target.parent)
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """Yield a new temporary folder, which is removed at the end; those that killed runs left are removed, too.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    parent = Path(tempfile.gettempdir())
+    _remove_abandoned(parent, SCRATCH.format(mark=MARK))
+    with _held(parent / SCRATCH.format(mark=secrets.token_hex(4))) as folder:
+        inside = folder / NEW
+        inside.mkdir()
+        yield inside
 
 
 def require_space(target: Path, needed: int) -> None:
@@ -72,7 +86,8 @@ def require_space(target: Path, needed: int) -> None:
         if not existing.is_dir():
             raise OutputError(f"{existing} is a file, not a directory", hint="choose another OUT")
         if not os.access(existing, os.W_OK | os.X_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            code = errno.EROFS if os.statvfs(existing).f_flag & os.ST_RDONLY else errno.EACCES
+            raise OSError(code, os.strerror(code))
         free = shutil.disk_usage(existing).free
     if free < needed:
         raise DiskSpaceError(
@@ -127,20 +142,16 @@ def replace_document(path: Path, content: bytes) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a new name beside `path`, for a file that takes its place when the block ends well.
+    """Yield a new path, for a file that takes the place of `path` when the block ends well.
 
     Raises:
         DiskSpaceError: The disk is full.
         OutputError: It cannot be written for another reason.
     """
-    beside = path.with_name(STAGED.format(name=path.name.removeprefix("."), mark=secrets.token_hex(4)))
-    with _told(path):
-        try:
-            yield beside
-            beside.replace(path)
-            sync_directory(path.parent)
-        finally:
-            beside.unlink(missing_ok=True)
+    with _told(path), _staging(path) as folder:
+        yield folder / NEW
+        (folder / NEW).replace(path)
+        sync_directory(path.parent)
 
 
 def write_report(path: Path, text: str) -> None:
@@ -163,42 +174,89 @@ def make_directory(directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
 
 
-def _make_parents(target: Path) -> list[Path]:
-    """Create the directories above `target`; return those that were not there, deepest first."""
+@contextmanager
+def _parents_of(target: Path) -> Iterator[None]:
+    """Make the directories above `target`; remove those that hold nothing in the end."""
     missing = [parent for parent in target.parents if not parent.exists()]
-    target.parent.mkdir(parents=True, exist_ok=True)
-    return missing
+    try:
+        for parent in reversed(missing):
+            parent.mkdir(exist_ok=True)  # another run may need it, too
+            sync_directory(parent.parent)
+        yield
+    finally:
+        for parent in missing:
+            with suppress(OSError):  # it holds something by now
+                parent.rmdir()
 
 
-def _remove_abandoned(target: Path) -> None:
-    for path in target.parent.glob(STAGED.format(name=_escaped(target.name), mark="*")):
+@contextmanager
+def _staging(target: Path) -> Iterator[Path]:
+    """Yield a new folder beside `target`; remove it at the end, and now all that nobody holds there any more."""
+    _remove_abandoned(target.parent, STAGING.format(name="*", mark=MARK))
+    with _held(target.parent / STAGING.format(name=target.name, mark=secrets.token_hex(4))) as folder:
+        yield folder
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[Path]:
+    """Make a folder and hold it; remove it at the end."""
+    lock = None
+    try:
+        while lock is None:
+            folder.mkdir(0o700)
+            lock = _lock(folder)
+        yield folder
+    finally:
+        try:
+            _clear(folder)
+        finally:
+            _clear(folder)  # the rest of it, where Ctrl-C came in the middle
+            if lock is not None:
+                os.close(lock)
+
+
+def _lock(folder: Path) -> int | None:
+    """Return the lock of a new folder, to be closed; nothing if another run took the folder for abandoned."""
+    try:
+        lock = os.open(folder / LOCK, LOCK_FLAGS, 0o600)
+    except FileNotFoundError:
+        return None
+    with suppress(OSError):  # this disk has no locks; nothing is ever taken for abandoned there
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    if (folder / LOCK).exists():
+        return lock
+    os.close(lock)
+    return None
+
+
+def _remove_abandoned(parent: Path, pattern: str) -> None:
+    for folder in parent.glob(pattern):
         with suppress(OSError):
-            lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            if folder.is_symlink():
+                continue
+            lock = os.open(folder / LOCK, LOCK_FLAGS, 0o600)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                _remove(path)
+                _clear(folder)
             finally:
                 os.close(lock)
 
 
-def _remove(path: Path) -> None:
-    """Remove whatever is there: a directory with all in it, a file, or a link."""
-    if path.is_symlink() or path.is_file():
-        path.unlink()
-    else:
-        shutil.rmtree(path, ignore_errors=True)
-
-
-def _escaped(name: str) -> str:
-    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
+def _clear(folder: Path) -> None:
+    """Remove a folder with all in it, but for what it was to replace where nothing is in its place yet."""
+    if os.path.lexists(folder / OLD):
+        name = folder.name.removeprefix(".").rsplit(".", 2)[0]
+        if not os.path.lexists(folder.with_name(name)):
+            (folder / OLD).rename(folder.with_name(name))
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _publish(staged: Path, target: Path, *, overwrite: bool) -> None:
-    if overwrite and os.path.lexists(target):
-        _exchange(staged, target)
-        return
     try:
-        staged.rename(target)
+        if overwrite and os.path.lexists(target):
+            _exchange(staged, target)
+        else:
+            staged.rename(target)
     except OSError as error:
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
             raise exists_error([target]) from error
@@ -223,10 +281,8 @@ def _exchange(staged: Path, target: Path) -> None:
             return
     except (OSError, AttributeError):
         pass  # no such library or function: not Linux, or an old one
-    aside = staged.with_name(f"{staged.name}.old")
-    target.rename(aside)
+    target.rename(staged.with_name(OLD))
     staged.rename(target)
-    aside.rename(staged)
 
 
 @contextmanager
@@ -235,12 +291,13 @@ def _told(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else error  # HDF5 says more, but names what will be gone
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskSpaceError(
-                f"the disk of {target} is full: {error.strerror}",
+                f"the disk of {target} is full: {reason}",
                 hint="free some space, or choose another disk",
             ) from error
         raise OutputError(
-            f"{target} cannot be written: {error.strerror or error}",
+            f"{target} cannot be written: {reason}",
             hint="choose an OUT where you may write",
         ) from error

@@ -23,6 +23,7 @@ Fate = Literal["used", "other part", "ignored", "unsupported"]
 
 SOURCE_FORMAT = "google_tf1"
 ASSUMED = "assumed"
+WEIGHT_DTYPES = ("float32", "float64", "float16", "bfloat16")
 SCOPES_SHOWN = 12
 UNPROVEN = (
     "num_attention_heads",
@@ -77,6 +78,7 @@ class Checkpoint:
         unreadable: The others, with the reason.
         topology_key: Name of the topology in `google_tf1.yaml`.
         topology: What kind of checkpoint this is.
+        name: What messages call it.
     """
 
     mappings: Mappings
@@ -84,6 +86,7 @@ class Checkpoint:
     unreadable: Mapping[str, str]
     topology_key: str
     topology: Topology
+    name: object = "the checkpoint"
 
     @property
     def mapping(self) -> FormatMapping:
@@ -188,9 +191,16 @@ class Checkpoint:
         for binding in source.bindings:
             tensor = self.tensors.get(binding.name)
             if tensor is None:
-                yield f"{binding.name} {list(binding.shape)} is missing"
+                yield self.absence(binding.name, list(binding.shape))
+            elif tensor.dtype not in WEIGHT_DTYPES:
+                yield f"{binding.name} is {tensor.dtype}; weights are {', '.join(WEIGHT_DTYPES)}"
             elif tensor.shape != binding.shape:
                 yield f"{binding.name} has shape {list(tensor.shape)}; the other tensors call for {list(binding.shape)}"
+
+    def absence(self, name: str, shape: object) -> str:
+        """Say that a tensor is not there to be read, and why."""
+        unreadable = self.unreadable.get(name)
+        return f"{name} {shape} cannot be read: {unreadable}" if unreadable else f"{name} {shape} is missing"
 
     def _require_tensors(self, faults: list[str], *, also_unknown: bool) -> None:
         unknown = [f"{name} {list(self.tensors[name].shape)} is in no mapping" for name in self.unknown if also_unknown]
@@ -199,7 +209,7 @@ class Checkpoint:
             return
         tensors = "1 tensor does" if len(problems) == 1 else f"{len(problems)} tensors do"
         raise TensorMismatchError(
-            f"{tensors} not fit an ELECTRA model: the checkpoint holds {self.topology.says}",
+            f"{tensors} not fit an ELECTRA model: {self.name} holds {self.topology.says}",
             problems=problems,
             hint="if variables were renamed or added on purpose, say so in a copy of the mappings and give it with "
             "--mappings; otherwise the checkpoint is incomplete. `electra-convert inspect` lists every tensor",
@@ -207,9 +217,19 @@ class Checkpoint:
 
 
 def recognise(
-    mappings: Mappings, tensors: Mapping[str, Tensor], unreadable: Mapping[str, str] = MappingProxyType({})
+    mappings: Mappings,
+    tensors: Mapping[str, Tensor],
+    unreadable: Mapping[str, str] = MappingProxyType({}),
+    *,
+    name: object = "the checkpoint",
 ) -> Checkpoint:
     """Tell from the names in a checkpoint what it is.
+
+    Args:
+        mappings: The mappings.
+        tensors: The tensors that can be read, by Google's name.
+        unreadable: The others, with the reason.
+        name: What a message calls the checkpoint.
 
     Raises:
         SourceError: It is nothing that is known.
@@ -219,11 +239,11 @@ def recognise(
         scopes = sorted({name.partition("/")[0] + ("/" if "/" in name else "") for name in tensors})
         shown = ", ".join(scopes[:SCOPES_SHOWN]) + (", ..." if len(scopes) > SCOPES_SHOWN else "")
         raise SourceError(
-            f"these are not the variables of an ELECTRA checkpoint: {shown or 'there are none'}",
+            f"{name} does not hold the variables of an ELECTRA model: it holds {shown or 'none'}",
             hint="what google-research/electra writes holds electra/ and one of discriminator_predictions/, "
             "generator_predictions/ and task_specific/",
         )
-    return Checkpoint(mappings, tensors, unreadable, *found)
+    return Checkpoint(mappings, tensors, unreadable, *found, name)
 
 
 class FoundTensor(NamedTuple):
@@ -294,7 +314,7 @@ class PartNames:
             tensor = self.checkpoint.tensors.get(name)
             expected = f"[{', '.join(map(str, dimensions))}]"
             if tensor is None and not optional:
-                faults.append(f"{name} {expected} is missing")
+                faults.append(self.checkpoint.absence(name, expected))
             elif tensor is not None and len(tensor.shape) != len(dimensions):
                 faults.append(f"{name} has shape {list(tensor.shape)}; expected {expected}")
         return faults

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import glob
+import gzip
 import os
 import re
 import shutil
@@ -19,12 +20,12 @@ import tempfile
 import zipfile
 import zlib
 from collections import Counter
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import takewhile
 from pathlib import Path, PurePath, PurePosixPath
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from electra_convert.errors import (
     CheckpointNotFoundError,
@@ -34,15 +35,16 @@ from electra_convert.errors import (
     SourceError,
     UnsupportedCheckpointError,
 )
-from electra_convert.formats.google_tf1 import HEADER_KEY, index_path, shard_path
+from electra_convert.formats.google_tf1 import HEADER_KEY, MAX_INDEX_SIZE, index_path, shard_path
 from electra_convert.formats.sstable import MAGIC, read_table
 from electra_convert.formats.wire import DamageError, Message
-from electra_convert.output import in_bytes
+from electra_convert.output import in_bytes, scratch_folder
 from electra_convert.progress import Advance, Progress, no_progress
 from electra_convert.remote.place import LOCAL, is_url, open_remote, shown
+from electra_convert.whole_file import read_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from electra_convert.remote.cache import Mirror
     from electra_convert.remote.place import Remote
@@ -56,9 +58,12 @@ INDEX_HINT = "copy the .index files too: without its index a checkpoint cannot b
 
 STATE_FILE = "checkpoint"
 """Name of the file in which TensorFlow notes the latest checkpoint of a directory."""
-STATE_LINE = re.compile(r'^\s*model_checkpoint_path\s*:\s*"(?P<path>(?:[^"\\\n]|\\.)*)"', re.MULTILINE)
+STATE_LINE = re.compile(r'^[^\S\n]*model_checkpoint_path\s*:\s*"(?P<path>(?:[^"\\\n]++|\\.)*+)"', re.MULTILINE)
 STATE_ESCAPE = re.compile(r"\\(?P<code>\\|[0-3][0-7]{2})")
-STATE_LIMIT = 1 << 24
+STATE_LIMIT = 1 << 22
+"""Bytes; it has a line of a hundred for each checkpoint that was kept."""
+NAME_LIMIT = 255
+"""Bytes of a file's name (`NAME_MAX` of Linux and macOS)."""
 VOCABULARY = "vocab.txt"
 DATA_FILE = re.compile(r"(?P<prefix>.+)\.data-\d{5}-of-\d{5}")
 STEP = re.compile(r".+-(?P<step>[0-9]{1,18})")
@@ -74,6 +79,31 @@ MOST_SHOWN = 10
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 CHUNK = 1 << 20
+MOST_MEMBERS = 10_000
+"""Files in an archive; that of a training run has hundreds."""
+MOST_DEPTH = 32
+"""Folders within one another in an archive."""
+MOST_DOCUMENT = 1 << 27
+"""Bytes of a file that is no data file."""
+MOST_HEADERS = 1 << 24
+"""Bytes of an archive that say what is in it."""
+MOST_MEMBER_HEADERS = 1 << 16
+"""Bytes of a tar that describe one member."""
+MOST_DIRECTORY = 1 << 21
+"""Bytes of a zip's central directory, which is read at once."""
+MOST_RECORDS = 64
+"""Records that extend the header of a tar's member."""
+LONG_NUMBER = re.compile(rb"[0-9]{65}")
+"""No header has one, with which `tarfile` of Python before 3.11.10 would take as long as the square of its length."""
+MOST_PADDING = 1 << 20
+"""Zeros at the end of a tar."""
+GZIP_MAGIC = b"\x1f\x8b"
+MOST_DEFLATED = 1032
+"""Times its size that deflated data can become (zlib's technical details)."""
+LOCAL_HEADER_SIZE = 30
+"""Least bytes of a zip before the data of each member."""
+ENCRYPTED = 1
+"""Flag of a zip's member."""
 UNPACKING_ERRORS = (
     zipfile.BadZipFile,
     tarfile.TarError,
@@ -83,7 +113,8 @@ UNPACKING_ERRORS = (
     OSError,
     ValueError,
     NotImplementedError,  # a kind of compression that zipfile does not know
-    RuntimeError,  # a member that is encrypted
+    OverflowError,  # an offset that no file has
+    RuntimeError,  # a member that is encrypted, or headers within headers
 )
 
 
@@ -135,11 +166,11 @@ def locate(
 def _here(source: Path, step: int | None, progress: Progress) -> Iterator[Location]:
     suffix = archive_suffix(source.name)
     if suffix and os.path.isfile(source):  # noqa: PTH113 false, where Path.is_file() raises
-        with tempfile.TemporaryDirectory(prefix="electra-convert-") as folder:
-            _unpack(source, Path(folder), progress)
-            with _told_of(source, stand_in=folder):
-                prefix = _in_directory(_only_checkpoint_directory(Path(folder), source), step)
-                yield Location(prefix, source.name.removesuffix(suffix), _vocabulary(prefix, within=Path(folder)))
+        with scratch_folder() as folder:
+            _unpack(source, folder, progress)
+            with _told_of(source, stand_in=str(folder)):
+                prefix = _in_directory(_only_checkpoint_directory(folder, source), step)
+                yield Location(prefix, source.name.removesuffix(suffix), _vocabulary(prefix, within=folder))
     else:
         with _readable(source):
             prefix = _find(source, step)
@@ -156,7 +187,9 @@ def _readable(source: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise SourceError(f"cannot read {error.filename or source}: {error.strerror}") from error
+        raise SourceError(
+            f"cannot read {error.filename or source}: {error.strerror}", hint="give a checkpoint that you may read"
+        ) from error
 
 
 @contextmanager
@@ -204,6 +237,8 @@ def _not_found(source: Path, prefix: Path) -> SourceError:
             f"{source} is no file of a checkpoint of Google's code",
             hint="give the directory that google-research/electra wrote: it holds .index and .data files",
         )
+    if os.path.lexists(source):
+        return UnsupportedCheckpointError(f"{source} is no file and no folder that can be read", hint=EXAMPLE)
     return CheckpointNotFoundError(f"there is no checkpoint at {source}", hint=EXAMPLE)
 
 
@@ -265,8 +300,9 @@ def _latest(state: Path, found: list[Path]) -> Path:
         return prefix
     if _is_version_1(prefix):
         raise _version_1(prefix)
+    there = "beside it is no file that can be read" if os.path.lexists(index_path(prefix)) else "is not beside it"
     raise CheckpointNotFoundError(
-        f"{state} says that the latest checkpoint is {name}, but {name}.index is not beside it",
+        f"{state} says that the latest checkpoint is {name}, but {name}.index {there}",
         problems=[f"{other.name} is" for other in found],
         hint=f"copy {name}.* too" + (", or choose one that is there with --step" if found else ""),
     )
@@ -274,11 +310,10 @@ def _latest(state: Path, found: list[Path]) -> Path:
 
 def _latest_name(state: Path) -> str:
     """Return the base name in a `checkpoint` file, a text protocol buffer: other bytes than ASCII are escaped."""
-    with state.open("rb") as file:
-        line = STATE_LINE.search(file.read(STATE_LIMIT).decode("latin-1"))
+    line = STATE_LINE.search(read_whole(state, STATE_LIMIT).decode("latin-1"))
     path = STATE_ESCAPE.sub(_unescape, line["path"]) if line else ""
     name = re.split(r"[/\\]", path)[-1]
-    if name in ("", ".", "..") or "\0" in name:
+    if name in ("", ".", "..") or "\0" in name or len(name) > NAME_LIMIT:
         raise CorruptCheckpointError(
             f'{state} names no checkpoint: it has no line `model_checkpoint_path: "..."` that does',
             hint="name the checkpoint itself, by its .index file",
@@ -370,8 +405,8 @@ def _elsewhere(place: Remote, step: int | None, *, values: bool, progress: Progr
     archive = bool(archive_suffix(place.name)) and _is_file(place)
     inside = archive or _is_in_its_folder(place)
     folder = place.parent if inside else place
-    with tempfile.TemporaryDirectory(prefix="electra-convert-") as root:
-        mirror = Mirror(folder, Path(root))
+    with scratch_folder() as root:
+        mirror = Mirror(folder, root)
         source = mirror.path / place.name if inside else mirror.path
         with _told_of(folder, stand_in=str(mirror.path)):
             if archive:
@@ -428,8 +463,8 @@ def _fill_directory(mirror: Mirror) -> None:
 
 def _data_files(prefix: Path) -> Iterator[Path]:
     """Yield the data files that an index counts; none of a damaged one, which tells of itself when it is opened."""
-    with suppress(DamageError, KeyError):
-        count = Message(read_table(index_path(prefix).read_bytes())[HEADER_KEY]).number(1)
+    with suppress(DamageError, KeyError, OSError):
+        count = Message(read_table(read_whole(index_path(prefix), MAX_INDEX_SIZE))[HEADER_KEY]).number(1)
         yield from (shard_path(prefix, number, count) for number in range(count))
 
 
@@ -520,12 +555,19 @@ def _names(folder: str) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class _Member:
-    """A file, or something like a file, in an archive."""
+    """A file, or something like a file, in an archive.
+
+    Args:
+        name: Its path in the archive.
+        size: Bytes it is said to have.
+        open: Returns its content.
+        oddity: What is odd about it, if that alone is a reason not to unpack it.
+    """
 
     name: str
     size: int
-    regular: bool
     open: Callable[[], IO[bytes] | None]
+    oddity: str = ""
 
     @property
     def path(self) -> PurePosixPath:
@@ -544,37 +586,57 @@ class _Member:
     @property
     def fault(self) -> str:
         """Why it must not be unpacked, if there is a reason."""
-        if not self.regular:
-            return "is a link or a device"
-        if self.path.is_absolute() or ".." in self.path.parts or "\0" in self.name:
+        if self.oddity:
+            return self.oddity
+        parts = self.path.parts
+        if self.path.is_absolute() or ".." in parts or "\0" in self.name:
             return "lies outside the folder"
+        if len(parts) > MOST_DEPTH or any(len(os.fsencode(part)) > NAME_LIMIT for part in parts):
+            return "lies in too many folders, or has too long a name"
+        if self.size < 0 or (self.size > MOST_DOCUMENT and not DATA_FILE.fullmatch(self.path.name)):
+            return f"is said to have {self.size} bytes, which no such file has"
         return ""
 
 
 def _unpack(archive: Path, folder: Path, progress: Progress) -> None:
     """Unpack what belongs to a checkpoint, and nothing else."""
+    total = 0
     try:
         with _members(archive) as members:
-            wanted = [member for member in members if member.wanted]
+            wanted = _wanted(members, archive, folder)
             _require_safe(wanted, archive)
             total = sum(member.size for member in wanted)
-            _require_space(folder, total, archive)
             with progress("unpacking", total) as advance:
                 for member in wanted:
                     _copy(member, folder / member.path, advance)
     except UNPACKING_ERRORS as error:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             _require_space(folder, total, archive)
+        why = (isinstance(error, OSError) and error.strerror) or error
         raise CorruptCheckpointError(
-            f"cannot unpack {archive}: {error}", hint="download it again, or unpack it yourself"
+            f"cannot unpack {archive}: {why}", hint="download it again, or unpack it yourself"
         ) from error
 
 
-def _require_safe(members: Iterable[_Member], archive: Path) -> None:
-    members = list(members)
+def _wanted(members: Iterable[_Member], archive: Path, folder: Path) -> list[_Member]:
+    """Return the members that belong to a checkpoint, as soon as it is clear that there is room for them."""
+    wanted = []
+    needed = 0
+    for count, member in enumerate(members, 1):
+        if count > MOST_MEMBERS:
+            raise ValueError(f"it has more than {MOST_MEMBERS} files")
+        if member.wanted:
+            wanted.append(member)
+            needed += max(0, member.size)
+            _require_space(folder, needed, archive)
+    return wanted
+
+
+def _require_safe(members: Sequence[_Member], archive: Path) -> None:
     counts = Counter(member.path for member in members)
-    problems = [f"{member.name!r} {member.fault}" for member in members if member.fault]
+    problems = [f"{member.name[:NAME_LIMIT]!r} {member.fault}" for member in members if member.fault]
     problems += [f"{str(path)!r} is there {count} times" for path, count in counts.items() if count > 1]
+    problems += [f"{str(path)!r} lies in a file" for path in counts if not counts.keys().isdisjoint(path.parents)]
     if problems:
         raise CorruptCheckpointError(
             f"{archive} holds what no archive of a checkpoint does", problems=problems, hint="do not trust it"
@@ -585,7 +647,7 @@ def _require_space(folder: Path, needed: int, archive: Path) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise DiskSpaceError(
-            f"{archive} unpacks to {in_bytes(needed)}, but {folder.parent} has {in_bytes(free)} free",
+            f"{archive} unpacks to {in_bytes(needed)}, but {tempfile.gettempdir()} has {in_bytes(free)} free",
             hint="free some space, or set TMPDIR to a folder on a larger disk",
         )
 
@@ -610,26 +672,100 @@ def _copy(member: _Member, path: Path, advance: Advance) -> None:
 
 @contextmanager
 def _members(archive: Path) -> Iterator[Iterator[_Member]]:
-    if archive.suffix == ".zip":
-        with zipfile.ZipFile(archive) as pack:
-            yield (
-                _Member(info.filename, info.file_size, _is_regular(info), partial(pack.open, info))
-                for info in pack.infolist()
-                if not info.is_dir()
-            )
-    else:
-        with tarfile.open(archive) as tar:
-            yield (
-                _Member(info.name, info.size, info.isreg(), partial(tar.extractfile, info))
-                for info in tar
-                if not info.isdir()
-            )
+    with archive.open("rb") as file:
+        is_gzip = file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
+        file.seek(0)
+        if archive.suffix == ".zip":
+            headers = _Headers(file, most=MOST_HEADERS, in_turn=MOST_DIRECTORY)
+            with zipfile.ZipFile(cast("IO[bytes]", headers)) as pack:
+                headers.limited = False
+                yield _in_zip(pack)
+        else:
+            with gzip.GzipFile(fileobj=file) if is_gzip else nullcontext(file) as unzipped:
+                headers = _Headers(
+                    cast("IO[bytes]", unzipped), most=MOST_HEADERS, in_turn=MOST_MEMBER_HEADERS, forbidden=LONG_NUMBER
+                )
+                most = os.fstat(file.fileno()).st_size * (MOST_DEFLATED if is_gzip else 1)
+                with tarfile.open(fileobj=cast("IO[bytes]", headers), mode="r:") as tar:
+                    yield _in_tar(tar, headers, most)
 
 
-def _is_regular(info: zipfile.ZipInfo) -> bool:
-    """Return whether a member is a file; archives made on Windows do not say."""
-    kind = stat.S_IFMT(info.external_attr >> 16)
-    return kind in (0, stat.S_IFREG)
+class _Headers:
+    """A file of which only headers are read, until the limit is lifted.
+
+    What an archive says of its members is read at once, as much of it as the archive says there is.
+
+    Args:
+        file: The file.
+        most: Bytes that may be read.
+        in_turn: Bytes that may be read before the next call of `next_turn`.
+        forbidden: What must not be in them.
+    """
+
+    def __init__(self, file: IO[bytes], *, most: int, in_turn: int, forbidden: re.Pattern[bytes] | None = None) -> None:
+        self._file = file
+        self._left = most
+        self._forbidden = forbidden
+        self._in_turn = self._left_in_turn = in_turn
+        self.limited = True
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def next_turn(self) -> None:
+        """Begin with the headers of another member."""
+        self._left_in_turn = self._in_turn
+
+    def read(self, size: int = -1) -> bytes:
+        """Read so many bytes; the rest, if there are fewer or the size is negative."""
+        if not self.limited:
+            return self._file.read(size)
+        allowed = min(self._left, self._left_in_turn)
+        if size > allowed:
+            raise ValueError(f"a header at byte {self._file.tell()} is larger than any")
+        content = self._file.read(allowed if size < 0 else size)
+        if self._forbidden and self._forbidden.search(content):
+            raise ValueError(f"a header before byte {self._file.tell()} has a number that is longer than any")
+        self._left -= len(content)
+        self._left_in_turn -= len(content)
+        return content
+
+
+def _in_zip(pack: zipfile.ZipFile) -> Iterator[_Member]:
+    free = 0
+    for info in sorted(pack.infolist(), key=lambda info: info.header_offset):
+        oddity = _oddity_in_zip(info, free)
+        free = info.header_offset + LOCAL_HEADER_SIZE + info.compress_size
+        if not info.filename.endswith("/"):
+            yield _Member(info.filename, info.file_size, partial(pack.open, info), oddity)
+
+
+def _oddity_in_zip(info: zipfile.ZipInfo, free: int) -> str:
+    """Say what is odd about a member; those before it end where `free` begins."""
+    kind = stat.S_IFMT(info.external_attr >> 16)  # archives made on Windows do not say
+    if kind not in (0, stat.S_IFREG):
+        return "is a link or a device"
+    if info.flag_bits & ENCRYPTED:
+        return "is encrypted"
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        return f"is compressed by method {info.compress_type}; only deflate (8) is read"
+    return "overlaps another" if info.header_offset < free else ""
+
+
+def _in_tar(tar: tarfile.TarFile, headers: _Headers, most: int) -> Iterator[_Member]:
+    for info in tar:
+        name = repr(info.name[:NAME_LIMIT])
+        if info.size > most:
+            raise ValueError(f"{name} is said to have {info.size} bytes, more than can be in the archive")
+        if len(info.pax_headers) > MOST_RECORDS:
+            raise ValueError(f"the header of {name} is extended by {len(info.pax_headers)} records")
+        if not info.isdir():
+            oddity = "is sparse" if info.issparse() else "" if info.isreg() else "is a link or a device"
+            yield _Member(info.name, info.size, partial(tar.extractfile, info), oddity)
+        headers.next_turn()
+    headers.limited = False
+    if len(headers.read(MOST_PADDING + 1)) > MOST_PADDING:  # to its end, where the checksum of a gzip is
+        raise ValueError("it goes on after the end of the archive")
 
 
 def _only_checkpoint_directory(folder: Path, archive: Path) -> Path:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from electra_convert.formats.stored import StoredArray
+
     Array = NDArray[Any]
+    Values: TypeAlias = Array | StoredArray
+    """An array in memory, or in a file."""
 
 ITEM_SIZES = {
     "float64": 8,
@@ -36,14 +40,22 @@ class Tensor:
         name: The name in whatever name set this tensor belongs to.
         shape: Length of each axis.
         dtype: NumPy's name of the element type, or `"bfloat16"`; a key of `ITEM_SIZES`.
-        load: Returns the values as an array of that shape and dtype. It may be a read-only
-            view of a memory-mapped file, and need not be contiguous.
+        values: Returns an array of that shape and dtype: NumPy's, which need not be contiguous and may be read-only, or
+            one in a file, which is read where it is needed.
+        origin: What it is made of, if somebody keeps account: tensors with one origin have the same values.
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
-    load: Callable[[], Array]
+    values: Callable[[], Values]
+    origin: Hashable = None
+
+    def load(self) -> Array:
+        """Return the values as an array of NumPy's."""
+        import numpy as np
+
+        return np.asarray(self.values())
 
     @property
     def size(self) -> int:

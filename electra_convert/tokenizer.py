@@ -20,11 +20,12 @@ from __future__ import annotations
 import json
 import threading
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, overload
 
 from electra_convert.errors import OptionError, OutputError, VocabularyError
+from electra_convert.whole_file import read_whole
 
 if TYPE_CHECKING:
     import os
@@ -37,7 +38,19 @@ MAX_CHARACTERS_PER_WORD = 200
 """Longer words are unknown: the default of `WordpieceTokenizer`, which Google never overrides."""
 
 MAX_FILE_BYTES = 128 * 2**20
-"""The largest file read here. Published vocabularies take 0.1 to 2 MB; what is larger is something else."""
+"""The largest file read here: a `tokenizer.json`."""
+
+MAX_VOCABULARY_BYTES = 32 * 2**20
+"""Published vocabularies take 0.1 to 6 MB; what is larger is something else."""
+
+MAX_LINES = 1 << 20
+"""The largest published vocabularies have half as many."""
+
+MAX_LINE_BYTES = 1 << 12
+"""Google's tokenizer takes no word of more than 200 characters apart."""
+
+MAX_NEIGHBOUR_BYTES = 1 << 20
+"""The largest `tokenizer_config.json` that is looked at."""
 
 VOCABULARY_FILE = "vocab.txt"
 TOKENIZER_FILE = "tokenizer.json"
@@ -61,10 +74,12 @@ class Vocabulary:
     Args:
         tokens: The token of each id. No two are equal, none is empty, and all of `SPECIAL_TOKENS` are there.
         notes: What was unusual in the file, one sentence each, for the report.
+        file: Where it was read, for messages.
     """
 
     tokens: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    file: str = field(default="the vocabulary", compare=False)
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -100,9 +115,10 @@ def read_vocabulary(path: Path) -> Vocabulary:
     Raises:
         VocabularyError: The file cannot be read, is not a WordPiece vocabulary, or has faults: all are told.
     """
-    content = _read(path)
+    content = _read(path, MAX_VOCABULARY_BYTES)
     _refuse_sentencepiece_model(path, content)
     _refuse_other_segmenter(path)
+    _refuse_too_many_lines(path, content)
     lines, problems = _decode(content)
     tokens = _without_trailing_blanks([line.strip() for line in lines])
     if not tokens:
@@ -117,7 +133,7 @@ def read_vocabulary(path: Path) -> Vocabulary:
             hint=f"give the vocab.txt the model was trained with, or {_WEIGHTS_ALONE}",
         )
     tokens, notes = _with_stand_ins(tokens)
-    return Vocabulary(tuple(tokens), (*mark_notes, *notes, *_padding_notes(tokens)))
+    return Vocabulary(tuple(tokens), (*mark_notes, *notes, *_padding_notes(tokens)), str(path))
 
 
 def check_fits(vocabulary: Vocabulary, vocab_size: int) -> str | None:
@@ -136,7 +152,7 @@ def check_fits(vocabulary: Vocabulary, vocab_size: int) -> str | None:
     lines = len(vocabulary)
     if lines > vocab_size:
         raise VocabularyError(
-            f"the vocabulary has {lines} lines, but the model has {vocab_size} word embeddings: "
+            f"{vocabulary.file} has {lines} lines, but the model has {vocab_size} word embeddings: "
             f"{_ids(vocab_size, lines)} none",
             hint=f"give the vocab.txt the model was trained with, which has at most {vocab_size} lines",
         )
@@ -171,22 +187,15 @@ def check_casing(vocabulary: Vocabulary, *, lowercase: bool) -> str | None:
     return None
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, most: int = MAX_FILE_BYTES) -> bytes:
     """Return the content of a file that is not absurdly large."""
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_FILE_BYTES + 1)
+        return read_whole(path, most)
     except OSError as error:
         raise VocabularyError(
             f"{path} cannot be read: {error.strerror or error}",
-            hint="name a file that exists and is readable",
+            hint="name a file that exists and is readable, such as the vocab.txt the model was trained with",
         ) from error
-    if len(content) > MAX_FILE_BYTES:
-        raise VocabularyError(
-            f"{path} is larger than any tokenizer's file: more than {MAX_FILE_BYTES} bytes",
-            hint="give the vocab.txt the model was trained with",
-        )
-    return content
 
 
 def _refuse_sentencepiece_model(path: Path, content: bytes) -> None:
@@ -202,7 +211,7 @@ def _refuse_other_segmenter(path: Path) -> None:
     """Refuse a vocabulary whose neighbour says that words are not split by white space and punctuation."""
     neighbour = path.with_name(CONFIG_FILE)
     try:
-        config = json.loads(_read(neighbour)) if neighbour.is_file() else {}
+        config = json.loads(_read(neighbour, MAX_NEIGHBOUR_BYTES)) if neighbour.is_file() else {}
     except (VocabularyError, ValueError, RecursionError):
         return  # not ours, and not needed
     segmenters = _segmenters(config) if isinstance(config, dict) else []
@@ -211,6 +220,16 @@ def _refuse_other_segmenter(path: Path) -> None:
             f"{path} is not for Google's tokenizer: {neighbour.name} beside it asks for another one",
             problems=segmenters,
             hint=_WEIGHTS_ALONE,
+        )
+
+
+def _refuse_too_many_lines(path: Path, content: bytes) -> None:
+    """Refuse what would take more memory than any vocabulary."""
+    count = content.count(b"\n")
+    if count > MAX_LINES:
+        raise VocabularyError(
+            f"{path} has {count} lines, more than the {MAX_LINES} of any vocabulary",
+            hint="give the vocab.txt the model was trained with",
         )
 
 
@@ -224,14 +243,20 @@ def _segmenters(config: Mapping[str, Any]) -> list[str]:
 
 
 def _decode(content: bytes) -> tuple[list[str], list[str]]:
-    """Split into lines at line feeds alone, as Google's reader does, and say which lines are not UTF-8."""
+    """Split into lines at line feeds alone, as Google's reader does, and say which lines hold no token."""
     rows = content.split(b"\n")
     bad = [number for number, row in enumerate(rows, 1) if not _is_utf8(row)]
-    lines = [row.decode(errors="replace") for row in rows]
-    if not bad:
-        return lines, []
-    numbers = ", ".join(map(str, bad[:_EXAMPLES])) + (", ..." if len(bad) > _EXAMPLES else "")
-    return lines, [f"{len(bad)} of {len(rows)} lines are not UTF-8: line {numbers}"]
+    long = [number for number, row in enumerate(rows, 1) if len(row) > MAX_LINE_BYTES]
+    problems = [
+        f"{len(numbers)} of {len(rows)} lines {what}: line {_first(numbers)}"
+        for numbers, what in ((bad, "are not UTF-8"), (long, f"have more than {MAX_LINE_BYTES} bytes"))
+        if numbers
+    ]
+    return [row.decode(errors="replace") for row in rows], problems
+
+
+def _first(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers[:_EXAMPLES])) + (", ..." if len(numbers) > _EXAMPLES else "")
 
 
 def _is_utf8(row: bytes) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from electra_convert.tensor import Array
+    from electra_convert.tensor import Values
 
 TransformName = Literal["identity", "transpose"]
 
@@ -19,8 +19,8 @@ TransformName = Literal["identity", "transpose"]
 class Transform:
     """An operation on arrays, its inverse, and what it makes of a shape."""
 
-    apply: Callable[[Array], Array]
-    invert: Callable[[Array], Array]
+    apply: Callable[[Values], Values]
+    invert: Callable[[Values], Values]
     shape: Callable[[tuple[int, ...]], tuple[int, ...]]
 
 
@@ -30,13 +30,13 @@ TRANSFORMS: dict[TransformName, Transform] = {
 }
 
 
-def join(arrays: Sequence[Array]) -> Array:
+def join(arrays: Sequence[Values]) -> Values:
     """Put arrays side by side on their last axis: `[in, a]` and `[in, b]` make `[in, a + b]`."""
     if len(arrays) == 1:
         return arrays[0]
     import numpy as np
 
-    return np.concatenate(arrays, axis=-1)
+    return np.concatenate([np.asarray(array) for array in arrays], axis=-1)
 
 
 def joined_shape(shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:

@@ -31,7 +31,6 @@ SLOW = (
     "numpy",
     "h5py",
     "ml_dtypes",
-    "safetensors",
     "tokenizers",
     "huggingface_hub",
     "msgpack",
@@ -263,8 +262,8 @@ import os, pathlib, signal, time
 from electra_convert.cli import main
 from electra_convert.formats import pytorch
 write = pytorch.write
-def terminated(path, contents, advance):
-    write(path, contents, advance)
+def terminated(path, contents, advance, written):
+    write(path, contents, advance, written)
     assert os.listdir(os.environ["TMPDIR"])
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(10)
@@ -284,8 +283,8 @@ from electra_convert.cli import main
 from electra_convert.formats import pytorch
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 write = pytorch.write
-def interrupted(path, contents, advance):
-    write(path, contents, advance)
+def interrupted(path, contents, advance, written):
+    write(path, contents, advance, written)
     if "pretraining" in str(path):
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(10)

@@ -1246,9 +1246,9 @@ def failing(write: Callable[..., None], fault: BaseException, *, after: int) -> 
     """Return a writer that writes so many files, then half of one, and fails."""
     calls = itertools.count()
 
-    def fail(path: Path, contents: Any, advance: Any) -> None:
+    def fail(path: Path, contents: Any, advance: Any, written: Any) -> None:
         if next(calls) < after:
-            write(path, contents, advance)
+            write(path, contents, advance, written)
         else:
             path.write_bytes(b"half")
             raise fault

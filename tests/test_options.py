@@ -24,7 +24,7 @@ from electra_convert.cli.arguments import HEADS
         ({"labels": ("a", "a")}, r"labels must differ"),
         ({"labels": ("a", "")}, r"labels must differ and have a name each"),
         ({"labels": ("a", "b"), "num_labels": 3}, r"num_labels is 3, but 2 labels are named"),
-        ({"num_labels": 0}, r"num_labels is 0; it must be at least 1"),
+        ({"num_labels": 0}, r"num_labels is 0; it must be from 1 to"),
         ({"tokenizer": False, "lowercase": False}, r"no tokenizer is to be written"),
         ({"seed": -1}, r"seed is -1"),
     ],

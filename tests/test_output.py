@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import errno
+import fcntl
+import itertools
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from electra_convert import DiskSpaceError, OutputError, OutputExistsError
-from electra_convert.output import in_bytes, require_space, whole_directory, write_document
+from electra_convert.output import (
+    NEW,
+    OLD,
+    in_bytes,
+    replace_document,
+    require_space,
+    scratch_folder,
+    whole_directory,
+    write_document,
+)
 
 
 def test_a_directory_appears_when_it_is_complete(tmp_path: Path) -> None:
@@ -83,6 +95,96 @@ def test_what_a_killed_run_left_is_removed(tmp_path: Path) -> None:
             assert first.exists()
             raise KeyError
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "target"]
+
+
+def test_whatever_a_killed_run_was_to_make_is_removed(tmp_path: Path) -> None:
+    """What nobody holds is cleared away by the next that writes there, be it to make a directory or a file."""
+    for name in (".other.0123abcd.partial", "..note.json.0123abcd.partial"):
+        (tmp_path / name / NEW).mkdir(parents=True)
+    mine = tmp_path / ".mine.partial"
+    mine.mkdir()
+    replace_document(tmp_path / "file", b"content")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".mine.partial", "file"]
+
+
+def test_what_a_killed_run_put_aside_comes_back(tmp_path: Path) -> None:
+    """Where names cannot be exchanged, a run can be killed while neither directory has the name: the old gets it."""
+    aside = tmp_path / ".target.with.dots.0123abcd.partial" / OLD
+    aside.mkdir(parents=True)
+    (aside / "old").write_text("old")
+    replace_document(tmp_path / "file", b"content")
+    assert (tmp_path / "target.with.dots" / "old").read_text() == "old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "target.with.dots"]
+
+
+@pytest.mark.parametrize("failing", [1, 2])
+def test_overwriting_that_fails_keeps_the_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int) -> None:
+    """Where names cannot be exchanged, and either rename fails, the old directory has its name."""
+    target = tmp_path / "target"
+    target.mkdir()
+    (target / "old").write_text("old")
+    rename, calls = os.rename, itertools.count(1)
+
+    def fail(*names: Path) -> None:
+        if next(calls) == failing:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        rename(*names)
+
+    monkeypatch.setattr("ctypes.CDLL", lambda *_, **__: object())
+    monkeypatch.setattr(os, "rename", fail)
+    with pytest.raises(OutputError, match="Input/output error"), whole_directory(target, overwrite=True) as staged:
+        write_document(staged / "new", b"new")
+    assert [path.name for path in tmp_path.iterdir()] == ["target"]
+    assert (target / "old").read_text() == "old"
+
+
+def test_a_folder_that_another_run_takes_for_abandoned_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before it is locked a new folder may be taken away; then it is made once more."""
+    lock = fcntl.flock
+    taken: list[Path] = []
+
+    def take(descriptor: int, how: int) -> None:
+        if not taken:
+            taken.extend(tmp_path.iterdir())
+            shutil.rmtree(taken[0])
+        lock(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", take)
+    with whole_directory(tmp_path / "target", overwrite=False) as staged:
+        write_document(staged / "file", b"content")
+    assert len(taken) == 1
+    assert (tmp_path / "target" / "file").read_bytes() == b"content"
+    assert [path.name for path in tmp_path.iterdir()] == ["target"]
+
+
+def test_a_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is empty and gone at the end; it clears away what killed runs left, and nothing that is in use."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    abandoned = tmp_path / "electra-convert-0123abcd"
+    abandoned.mkdir()
+    (abandoned / "half").write_text("half")
+    with scratch_folder() as first:
+        assert not abandoned.exists()
+        assert not list(first.iterdir())
+        with scratch_folder() as second:
+            assert first.exists()
+            (second / "file").write_text("content")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing can be locked directories appear all the same, and nothing is taken for abandoned."""
+
+    def refuse(*_: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    (tmp_path / ".other.0123abcd.partial").mkdir()
+    with whole_directory(tmp_path / "target", overwrite=False) as staged:
+        write_document(staged / "file", b"content")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".other.0123abcd.partial", "target"]
 
 
 @pytest.mark.parametrize(

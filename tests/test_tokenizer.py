@@ -427,10 +427,10 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_file_larger_than_any_vocabulary_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_FILE_BYTES", len(SPECIALS))
+    monkeypatch.setattr(module, "MAX_VOCABULARY_BYTES", len(SPECIALS))
 
     assert len(read(tmp_path, SPECIALS)) == 5
-    assert "larger than any tokenizer's file" in refusal(tmp_path, SPECIALS + b"a").message
+    assert f"it has more than {len(SPECIALS)} bytes" in refusal(tmp_path, SPECIALS + b"a").message
 
 
 # Vocabularies of other tokenizers
@@ -530,12 +530,14 @@ def test_fewer_lines_than_embeddings_are_remarked(rows: int, rest: str) -> None:
 
 
 def test_more_lines_than_embeddings_are_refused() -> None:
+    small = vocabulary("tiny")
     with pytest.raises(VocabularyError) as caught:
-        check_fits(vocabulary("tiny"), 597)
+        check_fits(small, 597)
 
     assert caught.value.message == (
-        "the vocabulary has 600 lines, but the model has 597 word embeddings: ids 597 to 599 have none"
+        f"{small.file} has 600 lines, but the model has 597 word embeddings: ids 597 to 599 have none"
     )
+    assert small.file.endswith("tiny_vocab.txt")
     assert "at most 597 lines" in caught.value.hint
 
 

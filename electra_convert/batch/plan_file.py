@@ -26,12 +26,12 @@ from msgspec import Meta
 from electra_convert.errors import MappingError, PlanError
 from electra_convert.formats import TARGETS, TargetFormat
 from electra_convert.mapping import Layout
-from electra_convert.options import NATIVE_HEAD, Dtype, PartChoice
+from electra_convert.options import MOST_LABELS, NATIVE_HEAD, Dtype, PartChoice
 from electra_convert.yaml import read_yaml
 
 ALL_HEADS = "all"
 DEFAULT_OUTPUT = "out/{name}/{step}"
-Count = Annotated[int, Meta(ge=1)]
+Count = Annotated[int, Meta(ge=1, le=MOST_LABELS)]
 
 
 def _about(text: str) -> Any:

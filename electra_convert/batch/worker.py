@@ -11,7 +11,6 @@ import os
 import queue
 import signal
 import sys
-import tempfile
 import threading
 import time
 import traceback
@@ -34,6 +33,7 @@ from electra_convert.hub.client import Doing, Hub, without_token
 from electra_convert.hub.publication import UploadOptions
 from electra_convert.hub.upload import UploadReport, upload_output
 from electra_convert.mapping import load_mappings
+from electra_convert.output import scratch_folder
 from electra_convert.parity.directories import Directory, find_directories
 from electra_convert.parity.reference import require_oracle
 from electra_convert.parity.report import Status
@@ -198,8 +198,8 @@ def run_job(job: Job, state: StateFile, pool: Pool, tell: Tell, *, fresh: bool =
 def _local(output: str) -> Iterator[Path]:
     """Yield where a job writes: its output, or for a URL a folder that is removed in the end."""
     if is_url(output):
-        with tempfile.TemporaryDirectory(prefix="electra-convert-") as folder:
-            yield Path(folder) / "out"
+        with scratch_folder() as folder:
+            yield folder / "out"
     else:
         yield Path(output)
 

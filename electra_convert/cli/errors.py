@@ -26,8 +26,16 @@ def told(*, debug: bool) -> Iterator[None]:
         if debug:
             raise
         click.secho("error: ", fg="red", bold=True, nl=False, err=True)
-        click.echo(str(error), err=True)
+        click.echo(_shown(str(error)), err=True)
         sys.exit(2 if isinstance(error, OptionError) else 1)
     except KeyboardInterrupt:
         click.echo("\ninterrupted: what was finished stays, nothing is half-written", err=True)
         sys.exit(130)
+
+
+def _shown(text: str) -> str:
+    """Return text with what a terminal would obey escaped: names in a file may hold anything."""
+    return "".join(
+        letter if letter.isprintable() or letter in "\n\t" else letter.encode("unicode_escape").decode()
+        for letter in text
+    )

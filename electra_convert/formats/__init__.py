@@ -6,19 +6,23 @@ hold, `write(path, contents)`, and `read(path)`, which gives the tensors back by
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast, get_args
+from typing import Literal, Protocol, cast, get_args
 
-from electra_convert.errors import CheckpointNotFoundError, CorruptCheckpointError
+from electra_convert.errors import CheckpointNotFoundError, CorruptCheckpointError, SourceError
+from electra_convert.formats.extents import Written
+from electra_convert.json_text import read_json_file
 from electra_convert.progress import Advance
 from electra_convert.tensor import Tensor
 
 TargetFormat = Literal["pytorch", "tensorflow", "flax"]
 TARGETS: tuple[TargetFormat, ...] = get_args(TargetFormat)
+MOST_SHARDS = 200
+"""Files of one model's weights; each is open while its values may be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +53,7 @@ class Format(Protocol):
     DTYPES: Sequence[str]
 
     @staticmethod
-    def write(path: Path, contents: Contents, advance: Advance) -> None:
+    def write(path: Path, contents: Contents, advance: Advance, written: Written | None = None) -> None:
         """Write a new file of weights, synced to disk."""
 
     @staticmethod
@@ -72,37 +76,47 @@ def weight_files(directory: Path, target: TargetFormat) -> list[Path]:
     if (directory / module.SINGLE).is_file():
         return [directory / module.SINGLE]
     index = directory / module.INDEX
-    return [directory / name for name in sorted(set(_weight_map(index).values()))] if index.is_file() else []
+    if not index.is_file():
+        return []
+    return [directory / name for name in sorted(set(_weight_map(index, module.SINGLE).values()))]
 
 
 def read_weights(directory: Path, target: TargetFormat) -> dict[str, Tensor]:
     """Return the tensors that a directory holds in one format, by the names of the format.
 
+    Nothing that the files say is believed unseen, and no values are read before they are needed.
+
     Raises:
         CheckpointNotFoundError: There is no such file.
+        SourceError: A file cannot be read.
         CorruptCheckpointError: A file is damaged, or a shard is not what the index says.
     """
     module = module_of(target)
-    files = weight_files(directory, target)
-    if not files:
+    if (directory / module.SINGLE).is_file():
+        return module.read(directory / module.SINGLE)
+    index = directory / module.INDEX
+    if not index.is_file():
         raise CheckpointNotFoundError(
             f"there is no {module.SINGLE} and no {module.INDEX} in {directory}",
             hint=f"name a directory that holds {target} weights",
         )
-    missing = [str(path) for path in files if not path.is_file()]
+    weight_map = _weight_map(index, module.SINGLE)
+    shards = sorted(set(weight_map.values()))
+    missing = [
+        str(directory / shard)
+        for shard in shards
+        if not os.path.isfile(directory / shard)  # noqa: PTH113 says no, where Path.is_file() raises
+    ]
     if missing:
-        raise CorruptCheckpointError(
-            f"{directory / module.INDEX} names files that are not there", problems=missing, hint="copy them all"
-        )
-    shards = {path.name: module.read(path) for path in files}
-    if files[0].name == module.SINGLE:
-        return shards[module.SINGLE]
-    return _joined(directory / module.INDEX, shards)
+        raise CorruptCheckpointError(f"{index} names files that are not there", problems=missing, hint="copy them all")
+    return _joined(index, weight_map, {shard: module.read(directory / shard) for shard in shards})
 
 
-def _joined(index: Path, shards: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+def _joined(
+    index: Path, weight_map: Mapping[str, str], shards: Mapping[str, Mapping[str, Tensor]]
+) -> dict[str, Tensor]:
     """Return the tensors of all shards, once it is sure that each lies where the index says, and nowhere else."""
-    said = set(_weight_map(index).items())
+    said = set(weight_map.items())
     held = {(name, shard) for shard, tensors in shards.items() for name in tensors}
     problems = [f"{name} is not in {shard}, where the index says it is" for name, shard in sorted(said - held)]
     problems += [f"{name} is in {shard}; the index does not say so" for name, shard in sorted(held - said)]
@@ -113,14 +127,30 @@ def _joined(index: Path, shards: Mapping[str, Mapping[str, Tensor]]) -> dict[str
     return {name: tensor for tensors in shards.values() for name, tensor in tensors.items()}
 
 
-def _weight_map(index: Path) -> dict[str, str]:
+def _weight_map(index: Path, single: str) -> dict[str, str]:
+    """Return the file of each tensor: names of files beside the index, of the same kind as `single`."""
     try:
-        weight_map: Any = json.loads(index.read_bytes())["weight_map"]
-        if all(isinstance(shard, str) and Path(shard).name == shard for shard in weight_map.values()):
-            return dict(weight_map)
-    except (ValueError, KeyError, TypeError, AttributeError):
-        pass
-    raise CorruptCheckpointError(
-        f"{index} is no index of sharded weights: it should hold a weight_map of tensor names to file names beside it",
+        content = read_json_file(index)
+    except OSError as error:
+        raise SourceError(f"cannot read {index}: {error.strerror}") from error
+    except ValueError as error:
+        raise _no_index(index, str(error)) from error
+    weight_map = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise _no_index(index, "there is no such map")
+    kind = Path(single).suffix
+    for name, shard in weight_map.items():
+        if not isinstance(shard, str) or Path(shard).name != shard or not shard.endswith(kind) or "\0" in shard:
+            raise _no_index(index, f"{name!r} is in {shard!r}; expected the name of a {kind} file")
+        if not name.isprintable() or not shard.isprintable():
+            raise _no_index(index, f"{name!r} in {shard!r} cannot be printed")
+    if (count := len(set(weight_map.values()))) > MOST_SHARDS:
+        raise _no_index(index, f"it names {count} files; expected at most {MOST_SHARDS}")
+    return weight_map
+
+
+def _no_index(index: Path, fault: str) -> CorruptCheckpointError:
+    return CorruptCheckpointError(
+        f"{index} is no index of sharded weights, a weight_map of tensor names to file names beside it: {fault}",
         hint="copy the file again, or convert again",
     )

@@ -1,18 +1,21 @@
 """Tensors into a file, each at its place.
 
-All formats are headers and raw arrays, so a format only has to say where each array goes. Arrays are written by
-two threads, straight from the mapped source where they need no change, else a few megabytes at a time. The room is set
-aside before, and the disk begins on each array once it is written: together that halves the time.
+All formats are headers and raw arrays, so a format only has to say where each array goes. Arrays are read, changed and
+written by two threads, a few megabytes at a time. The room is set aside before, and the disk begins on each block once
+it is written: together that halves the time.
 """
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import weakref
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
+from math import prod
 from typing import TYPE_CHECKING
 
 from electra_convert.errors import OutputError
@@ -22,11 +25,13 @@ from electra_convert.tensor import ITEM_SIZES, Tensor, numpy_dtype
 if TYPE_CHECKING:
     import numpy as np
 
-    from electra_convert.tensor import Array
+    from electra_convert.tensor import Array, Values
 
 THREADS = 2
-BLOCK = 1 << 20
-"""Elements that are made contiguous at a time."""
+READ_SIZE = 1 << 22
+WRITE_SIZE = 1 << 20
+"""Elements that are read and that are written at a time. A matrix whose columns are read in bands takes a system call
+for each row of a band, so that bands should be wide; what is written should be in a cache of the processor still."""
 TILE = 256
 PADDING = 16
 """Width of the tiles of a transposition, and how far their rows are moved apart: rows whose distance is a power of
@@ -43,33 +48,80 @@ class Extent:
     tensor: Tensor
 
 
-def write_extents(descriptor: int, extents: Iterable[Extent], dtype: str, advance: Advance) -> None:
+class Written:
+    """Where the tensors lie that are in files of one format and dtype already: the next gets copies of their bytes.
+
+    The files are held open, so that it does not matter what becomes of their names.
+    """
+
+    def __init__(self) -> None:
+        self._places: dict[Hashable, tuple[int, int]] = {}
+
+    def add(self, descriptor: int, extents: Iterable[Extent]) -> None:
+        """Note where the tensors of a file lie, those that say what they are made of."""
+        places = {extent.tensor.origin: extent.offset for extent in extents if extent.tensor.origin}
+        new = places.keys() - self._places.keys()
+        if new:
+            held = os.dup(descriptor)
+            weakref.finalize(self, os.close, held)
+            self._places |= {origin: (held, places[origin]) for origin in new}
+
+    def copy(self, extent: Extent, nbytes: int, descriptor: int) -> bool:
+        """Copy a tensor within the kernel, which may share the blocks on disk; return whether that was possible."""
+        place = self._places.get(extent.tensor.origin) if extent.tensor.origin else None
+        if place is None or not hasattr(os, "copy_file_range"):
+            return False
+        source, begin = place
+        done = 0
+        while done < nbytes:
+            try:
+                count = os.copy_file_range(source, descriptor, nbytes - done, begin + done, extent.offset + done)
+            except OSError as error:
+                if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+                    raise
+                return False  # not on this file system, or not from that one
+            if not count:
+                return False
+            done += count
+        return True
+
+
+def write_extents(
+    descriptor: int, extents: Iterable[Extent], dtype: str, advance: Advance, written: Written | None = None
+) -> None:
     """Write tensors to an open file.
 
     Args:
-        descriptor: The file, open for writing.
+        descriptor: The file, open for writing, and for reading if `written` is given.
         extents: The tensors and their places.
         dtype: The dtype to write them in.
         advance: Is told of the bytes written.
+        written: What other files of this format and dtype hold already; is told what this one holds.
 
     Raises:
         OutputError: A value is too large for the dtype.
     """
     target = numpy_dtype(dtype)
     placed = list(extents)
+    written = written or Written()
 
     def write(extent: Extent) -> None:
-        offset = extent.offset
+        offset, nbytes = extent.offset, extent.tensor.size * ITEM_SIZES[dtype]
+        if written.copy(extent, nbytes, descriptor):
+            _start_sync(descriptor, offset, nbytes)
+            advance(nbytes)
+            return
         for block in _blocks(extent.tensor, target):
             write_at(descriptor, block.data, offset)
+            _start_sync(descriptor, offset, block.nbytes)
             offset += block.nbytes
             advance(block.nbytes)
-        _start_sync(descriptor, extent.offset, offset)
 
     _reserve(descriptor, placed, ITEM_SIZES[dtype])
     with ThreadPoolExecutor(THREADS) as pool:
         for _ in pool.map(write, placed):
             pass
+    written.add(descriptor, placed)
 
 
 def write_at(descriptor: int, data: memoryview | bytes, offset: int) -> None:
@@ -90,9 +142,9 @@ def _reserve(descriptor: int, extents: Sequence[Extent], item_size: int) -> None
     _linux("fallocate")(descriptor, 0, ctypes.c_int64(begin), ctypes.c_int64(end - begin))
 
 
-def _start_sync(descriptor: int, begin: int, end: int) -> None:
+def _start_sync(descriptor: int, offset: int, count: int) -> None:
     """Let the disk begin on what was written, so that little is left for the `fsync` at the end of a file."""
-    _linux("sync_file_range")(descriptor, ctypes.c_int64(begin), ctypes.c_int64(end - begin), SYNC_FILE_RANGE_WRITE)
+    _linux("sync_file_range")(descriptor, ctypes.c_int64(offset), ctypes.c_int64(count), SYNC_FILE_RANGE_WRITE)
 
 
 @cache
@@ -113,7 +165,7 @@ def _blocks(tensor: Tensor, dtype: np.dtype[np.generic]) -> Iterator[Array]:
 
     try:
         with np.errstate(over="raise"):
-            for block in contiguous_blocks(np.atleast_1d(tensor.load()), dtype):
+            for block in contiguous_blocks(tensor.values(), dtype):
                 yield block.reshape(-1).view(np.uint8)
     except FloatingPointError as error:
         raise OutputError(
@@ -122,35 +174,61 @@ def _blocks(tensor: Tensor, dtype: np.dtype[np.generic]) -> Iterator[Array]:
         ) from error
 
 
-def contiguous_blocks(array: Array, dtype: np.dtype[np.generic]) -> Iterator[Array]:
-    """Yield an array in C order and in `dtype`, in pieces along its first axis.
+def contiguous_blocks(array: Values, dtype: np.dtype[np.generic]) -> Iterator[Array]:
+    """Yield an array in C order and in `dtype`, in pieces along its first axis; each is good until the next is taken.
 
-    An array that is so already is one piece, not copied. The others are made piece by piece, so that memory stays
-    small. The array must have an axis.
+    An array in memory that is so already is one piece, not copied. The others are read and made piece by piece, so that
+    memory stays small.
     """
     import numpy as np
 
-    if array.dtype == dtype and array.flags.c_contiguous:
-        yield array
-    elif array.ndim == 2 and array.flags.f_contiguous:
-        yield from _transposed_blocks(array.T, dtype)
-    else:
-        rows = max(1, BLOCK // max(1, array[:1].size))
-        for start in range(0, len(array), rows):
-            yield np.ascontiguousarray(array[start : start + rows], dtype)
+    if not array.shape or (isinstance(array, np.ndarray) and array.dtype == dtype and array.flags.c_contiguous):
+        yield np.atleast_1d(np.asarray(array, dtype))
+        return
+    row_size = prod(array.shape[1:])
+    if not row_size:
+        return
+    transposed = _is_transposed(array)
+    rows = max(TILE, READ_SIZE // row_size) if transposed else max(1, WRITE_SIZE // row_size)
+    for start in range(0, len(array), rows):
+        piece = np.asarray(array[start : start + rows])
+        if transposed:
+            yield from _transposed_blocks(piece.T, dtype)
+        else:
+            yield np.ascontiguousarray(piece, dtype)
+
+
+def _is_transposed(array: Values) -> bool:
+    """Return whether an array is a matrix whose columns are together, not its rows."""
+    import numpy as np
+
+    if isinstance(array, np.ndarray):
+        return array.ndim == 2 and array.flags.f_contiguous
+    return len(array.shape) == 2 and array.flipped
 
 
 def _transposed_blocks(source: Array, dtype: np.dtype[np.generic]) -> Iterator[Array]:
-    """Yield the transpose of a `[in, out]` array in C order, `TILE` rows at a time."""
+    """Yield the transpose of a `[in, out]` array in C order, some rows at a time, in an array that is used again."""
+    import numpy as np
+
+    length, width = source.shape
+    rows = min(width, max(1, WRITE_SIZE // (TILE * length)) * TILE)
+    block = np.empty((rows, length), dtype)
+    for start in range(0, width, rows):
+        part = source[:, start : start + rows]
+        _transpose_into(block, part)
+        yield block[: part.shape[1]]
+
+
+def _transpose_into(target: Array, source: Array) -> None:
+    """Write the transpose of a `[in, out]` array into the first rows of another, tile by tile."""
     import numpy as np
 
     length, width = source.shape
     tile = np.empty((TILE, TILE + PADDING), source.dtype)
     for column in range(0, width, TILE):
         columns = min(TILE, width - column)
-        block = np.empty((columns, length), dtype)
         for row in range(0, length, TILE):
             rows = min(TILE, length - row)
             tile[:rows, :columns] = source[row : row + rows, column : column + columns]
-            block[:, row : row + rows] = tile[:rows, :columns].T
-        yield block
+            target[column : column + columns, row : row + rows] = tile[:rows, :columns].T

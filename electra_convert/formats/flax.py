@@ -7,42 +7,49 @@ one writes the heads around it and leaves room for the values.
 
 from __future__ import annotations
 
+import math
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from electra_convert.errors import CorruptCheckpointError
+import msgspec
+
 from electra_convert.formats import Contents
-from electra_convert.formats.extents import Extent, write_at, write_extents
+from electra_convert.formats.extents import Extent, Written, write_at, write_extents
+from electra_convert.formats.msgpack_tree import ARRAY, Walk
+from electra_convert.formats.table import MOST_AXES, Row, damaged, found_file, stored_tensors
 from electra_convert.progress import Advance
-from electra_convert.tensor import ITEM_SIZES, Tensor, numpy_dtype
+from electra_convert.tensor import ITEM_SIZES, Tensor
 
 if TYPE_CHECKING:
-    from electra_convert.tensor import Array
+    from electra_convert.tensor import Array, Values
 
 SINGLE = "flax_model.msgpack"
 SHARD = "flax_model-{number:05d}-of-{count:05d}.msgpack"
 INDEX = "flax_model.msgpack.index.json"
 DTYPES = ("float32", "float16", "bfloat16")
 
-NDARRAY = 1
-"""Extension type of arrays (`flax/serialization.py`, `_MsgpackExtType`)."""
+CHUNKED = "__msgpack_chunked_array__"
+"""Key that says a map is a leaf that was cut."""
 MAX_CHUNK_SIZE = 2**30
 """Bytes above which a leaf is cut (`flax/serialization.py`)."""
 
 
-def write(path: Path, contents: Contents, advance: Advance) -> None:
+def write(path: Path, contents: Contents, advance: Advance, written: Written | None = None) -> None:
     """Write a new msgpack file, synced to disk.
 
     Args:
         path: The file; it must not exist.
         contents: What it holds.
         advance: Is told of the bytes written.
+        written: What other files of this format and dtype hold already; is told what this one holds.
     """
     offset, extents = 0, []
-    with path.open("xb") as file:
+    with path.open("x+b") as file:
         for piece in _pieces(_tree(contents.tensors), contents.dtype):
             if isinstance(piece, bytes):
                 write_at(file.fileno(), piece, offset)
@@ -50,7 +57,7 @@ def write(path: Path, contents: Contents, advance: Advance) -> None:
             else:
                 extents.append(Extent(offset, piece))
                 offset += piece.size * ITEM_SIZES[contents.dtype]
-        write_extents(file.fileno(), extents, contents.dtype, advance)
+        write_extents(file.fileno(), extents, contents.dtype, advance, written)
         os.fsync(file.fileno())
 
 
@@ -79,7 +86,7 @@ def _pieces(node: Any, dtype: str) -> Iterator[bytes | Tensor]:
         yield from _leaf(node, dtype)
     else:
         chunks = dict(enumerate(_chunks(node, MAX_CHUNK_SIZE // ITEM_SIZES[dtype])))
-        yield packer.pack_map_header(3) + packer.pack("__msgpack_chunked_array__") + packer.pack(True)  # noqa: FBT003
+        yield packer.pack_map_header(3) + packer.pack(CHUNKED) + packer.pack(True)  # noqa: FBT003
         yield packer.pack("shape") + packer.pack({str(axis): length for axis, length in enumerate(node.shape)})
         yield packer.pack("chunks") + packer.pack_map_header(len(chunks))
         for number, chunk in chunks.items():
@@ -99,19 +106,19 @@ def _leaf(tensor: Tensor, dtype: str) -> Iterator[bytes | Tensor]:
 
 
 def _chunks(tensor: Tensor, size: int) -> Iterator[Tensor]:
-    def load(start: int) -> Array:
-        return tensor.load().reshape(-1)[start : start + size]
+    def values(start: int) -> Values:
+        return tensor.values().ravel()[start : start + size]
 
     for start in range(0, tensor.size, size):
         shape = (min(size, tensor.size - start),)
-        yield Tensor(tensor.name, shape, tensor.dtype, lambda start=start: load(start))  # type: ignore[misc]
+        yield Tensor(tensor.name, shape, tensor.dtype, partial(values, start))
 
 
 def _extension_header(length: int) -> bytes:
     """Return the head of an extension (msgpack specification, "ext format family")."""
     fixed = {1: 0xD4, 2: 0xD5, 4: 0xD6, 8: 0xD7, 16: 0xD8}
     head = bytes([fixed[length]]) if length in fixed else _sized(length, codes=(0xC7, 0xC8, 0xC9))
-    return head + bytes([NDARRAY])
+    return head + bytes([ARRAY])
 
 
 def _sized(length: int, codes: tuple[int, int, int]) -> bytes:
@@ -123,51 +130,74 @@ def _sized(length: int, codes: tuple[int, int, int]) -> bytes:
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a msgpack file, their paths joined by `/`; the whole file is read into memory.
+    """Return the tensors of a msgpack file, their paths joined by `/`; a tensor is read when it is loaded.
 
     Raises:
-        CorruptCheckpointError: It is damaged, or holds something else than a tree of arrays.
+        SourceError: It cannot be read.
+        CorruptCheckpointError: It is damaged, or holds something else than a tree of floating-point arrays.
     """
-    import msgpack
-
+    file = found_file(path)
     try:
-        tree = msgpack.unpackb(path.read_bytes(), ext_hook=_array, strict_map_key=True)
-        return {name: _tensor(name, leaf) for name, leaf in _flattened(tree, "")}
-    except (ValueError, TypeError, AttributeError, KeyError, msgpack.UnpackException) as error:
-        raise CorruptCheckpointError(
-            f"{path} is no tree of Flax parameters, or a damaged one: {error}", hint="copy it again, or convert again"
-        ) from error
+        with open(file.descriptor, "rb", closefd=False) as stream:
+            leaves = [*_leaves(Walk(stream).tree(), "")]
+    except ValueError as error:
+        raise damaged(path, str(error)) from error
+    file.require_unchanged()
+    stored = iter(stored_tensors(file, [row for leaf in leaves for row in leaf.rows]))
+    return {leaf.name: leaf.tensor([next(stored) for _ in leaf.rows]) for leaf in leaves}
 
 
-def _array(kind: int, payload: bytes) -> Array:
-    import msgpack
-    import numpy as np
+@dataclass(frozen=True, slots=True)
+class _Leaf:
+    """An array of the tree.
 
-    if kind != NDARRAY:
-        raise ValueError(f"extension type {kind} is no array")
-    shape, dtype, values = msgpack.unpackb(payload)
-    return np.frombuffer(values, numpy_dtype(dtype)).reshape(shape)
+    Args:
+        name: Its path.
+        shape: Length of each axis.
+        rows: Where its values lie: itself, or its chunks.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    rows: tuple[Row, ...]
+
+    def tensor(self, pieces: Sequence[Tensor]) -> Tensor:
+        """Return the tensor that its pieces make."""
+        if [piece.shape for piece in pieces] == [self.shape]:
+            return pieces[0]
+
+        def load() -> Array:
+            import numpy as np
+
+            return np.concatenate([piece.load() for piece in pieces]).reshape(self.shape)
+
+        return Tensor(self.name, self.shape, pieces[0].dtype, load)
 
 
-def _flattened(node: Any, path: str) -> Iterator[tuple[str, Array]]:
-    if not isinstance(node, dict):
-        yield path.removeprefix("/"), node
-    elif "__msgpack_chunked_array__" in node:
-        yield path.removeprefix("/"), _whole(node["shape"], node["chunks"])
+def _leaves(node: Any, path: str) -> Iterator[_Leaf]:
+    if isinstance(node, Row):
+        yield _Leaf(path, node.shape, (msgspec.structs.replace(node, name=path),))
+    elif isinstance(node, int):
+        raise ValueError(f"{path!r} is {node}; expected an array or a map")  # noqa: TRY004  # the file is wrong
+    elif CHUNKED in node:
+        yield _whole(node, path)
     else:
         for key, child in node.items():
             if "/" in key:
                 raise ValueError(f"the key {key!r} is a path; each level is a map of its own")
-            yield from _flattened(child, f"{path}/{key}")
+            yield from _leaves(child, f"{path}/{key}" if path else key)
 
 
-def _whole(shape: dict[str, int], chunks: dict[str, Array]) -> Array:
-    """Put together a leaf that was cut."""
-    import numpy as np
-
-    pieces = [chunks[str(number)] for number in range(len(chunks))]
-    return np.concatenate(pieces).reshape([shape[str(axis)] for axis in range(len(shape))])
-
-
-def _tensor(name: str, leaf: Any) -> Tensor:
-    return Tensor(name, leaf.shape, leaf.dtype.name, lambda: leaf)
+def _whole(node: Mapping[str, Any], path: str) -> _Leaf:
+    """Return a leaf that was cut: its shape by axis, and its chunks by number."""
+    try:
+        lengths, chunks = node["shape"], node["chunks"]
+        shape = tuple(lengths[str(axis)] for axis in range(len(lengths)))
+        rows = tuple(chunks[str(number)] for number in range(len(chunks)))
+        held = sum(math.prod(row.shape) for row in rows if len(row.shape) == 1)
+        fits = held == math.prod(shape) and len({row.dtype for row in rows}) == 1
+    except (KeyError, TypeError, AttributeError):
+        fits = False
+    if not fits or len(shape) > MOST_AXES or not all(isinstance(length, int) and length > 0 for length in shape):
+        raise ValueError(f"the chunks of {path!r} are not those of its shape")
+    return _Leaf(path, shape, tuple(msgspec.structs.replace(row, name=f"{path}/{CHUNKED}") for row in rows))

@@ -15,14 +15,13 @@ from __future__ import annotations
 
 import hashlib
 import math
-import mmap
 import os
 from collections import Counter
 from dataclasses import dataclass, field
-from functools import cached_property, partial
-from itertools import product
+from functools import partial
+from itertools import pairwise, product
 from types import MappingProxyType
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, Literal
 
 from electra_convert.errors import (
     CheckpointNotFoundError,
@@ -32,14 +31,16 @@ from electra_convert.errors import (
 )
 from electra_convert.formats.ordered_code import ordered_integer, ordered_number, ordered_string
 from electra_convert.formats.sstable import CompressedBlockError, masked, read_table, write_table
+from electra_convert.formats.stored import StoredArray, StoredFile
 from electra_convert.formats.wire import DamageError, Message, bytes_field, fixed32_field, number_field
 from electra_convert.tensor import ITEM_SIZES, Tensor, numpy_dtype
+from electra_convert.whole_file import read_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from electra_convert.tensor import Array
+    from electra_convert.tensor import Array, Values
 
     Box = tuple[tuple[int, int], ...]
     """The start and length of a slice on each axis."""
@@ -53,14 +54,17 @@ FORMAT_VERSION = 1
 FULL_LENGTH = -1
 """Length of a slice that takes all of an axis (`TensorSlice::kFullExtent`)."""
 
-MAX_INDEX_SIZE = 1 << 28
+MAX_INDEX_SIZE = 1 << 22
 """Bytes; the index of a large ELECTRA with its optimiser takes about a hundred thousand."""
 MAX_RANK = 32
 """Axes an array of NumPy 1 can have."""
+MAX_AXES = 254
+"""Axes a tensor of TensorFlow can have (`tensor_shape.h`)."""
 MAX_PARTITIONED_RANK = 8
 MAX_ELEMENTS = 1 << 59
-CHUNK_SIZE = 1 << 24
-"""Bytes that are checked between two signs of progress."""
+CHUNK_SIZE = 1 << 20
+"""Bytes that are checked at a time: they should be in a cache of the processor when they are looked at again."""
+THREADS = 2
 
 DTYPES = {
     1: "float32",
@@ -93,7 +97,9 @@ OTHER_DTYPES = {
 }
 """Element types that no weight has."""
 
+READ_HINT = "see that it is a file of a checkpoint, and that you may read it"
 DAMAGED_HINT = "copy or download the checkpoint again, and compare the sizes of its files with the originals"
+DIVERGED_HINT = "the training diverged: convert a checkpoint from before, for instance with --step"
 RESAVE_HINT = (
     "load the weights into the graph of google-research/electra and save them by name, with "
     "tf.compat.v1.train.Saver on a little-endian machine"
@@ -121,18 +127,36 @@ class GoogleCheckpoint:
     _pieces: Mapping[str, Sequence[_Piece]] = field(repr=False)
 
     def check(self, names: Iterable[str], advance: Callable[[int], None] | None = None) -> None:
-        """Compare the bytes of tensors with their checksums.
+        """Compare the bytes of tensors with their checksums, and see that they are numbers.
 
         Args:
             names: The tensors, each a key of `tensors`.
             advance: Is told of the bytes that were read.
 
         Raises:
-            CorruptCheckpointError: Some differ; it lists all that do.
+            CorruptCheckpointError: Some differ, or are NaN or infinite; it lists all that do or are. Or a file changed.
         """
+        from concurrent.futures import ThreadPoolExecutor
+
         pieces = [(name, piece) for name in names for piece in self._pieces[name]]
-        problems = [f"{name}: {piece}" for name, piece in pieces if not piece.is_intact(advance)]
-        _require_none(problems, f"tensors of the checkpoint {self.prefix} differ from their checksums")
+        with ThreadPoolExecutor(THREADS) as pool:
+            states = list(pool.map(lambda item: item[1].examine(advance or _ignore), pieces))
+        self.require_unchanged()
+        for state, what, hint in (
+            ("damaged", "differ from their checksums", DAMAGED_HINT),
+            ("not finite", "hold NaN or infinite values", DIVERGED_HINT),
+        ):
+            faulty = [f"{name}: {piece}" for (name, piece), found in zip(pieces, states, strict=True) if found == state]
+            _require_none(faulty, f"tensors of the checkpoint {self.prefix} {what}", hint)
+
+    def require_unchanged(self) -> None:
+        """Check that the data files that were read are those that were opened.
+
+        Raises:
+            CorruptCheckpointError: One was written to since.
+        """
+        for file in {piece.file for pieces in self._pieces.values() for piece in pieces}:
+            file.require_unchanged()
 
 
 def open_checkpoint(prefix: Path) -> GoogleCheckpoint:
@@ -216,19 +240,14 @@ def shard_path(prefix: Path, number: int, count: int) -> Path:
 
 def _read_index(index: Path) -> bytes:
     try:
-        size = index.stat().st_size
-        if size > MAX_INDEX_SIZE:
-            raise CorruptCheckpointError(
-                f"{index} has {size} bytes; an index has at most {MAX_INDEX_SIZE}", hint=DAMAGED_HINT
-            )
-        return index.read_bytes()
+        return read_whole(index, MAX_INDEX_SIZE)
     except FileNotFoundError as error:
         raise CheckpointNotFoundError(
             f"there is no {index}",
             hint="name the directory of a checkpoint, or what the names of its files begin with",
         ) from error
     except OSError as error:
-        raise SourceError(f"cannot read {index}: {error.strerror}") from error
+        raise SourceError(f"cannot read {index}: {error.strerror}", hint=READ_HINT) from error
 
 
 def _shard_count(table: Mapping[bytes, bytes]) -> int:
@@ -319,7 +338,10 @@ class _Entry:
 
 def _shape(message: Message) -> tuple[int, ...]:
     """Return the lengths in a `TensorShapeProto`."""
-    shape = tuple(axis.number(1) for axis in message.submessages(2))
+    axes = message.parts(2)
+    if len(axes) > MAX_AXES:
+        raise DamageError(f"it has {len(axes)} axes; a tensor has at most {MAX_AXES}")
+    shape = tuple(Message(axis).number(1) for axis in axes)
     if message.number(3) or any(length < 0 for length in shape):
         raise DamageError(f"its shape {list(shape)} is not known in full")
     if math.prod(length or 1 for length in shape) > MAX_ELEMENTS:
@@ -346,7 +368,7 @@ def _entries(table: Mapping[bytes, bytes], index: Path) -> dict[bytes, _Entry]:
     return entries
 
 
-def _shards(entries: Mapping[bytes, _Entry], prefix: Path, count: int) -> dict[int, _Shard]:
+def _shards(entries: Mapping[bytes, _Entry], prefix: Path, count: int) -> dict[int, StoredFile]:
     """Return the data files that entries refer to, by number."""
     numbers = sorted({entry.shard for entry in entries.values() if not entry.slices})
     outside = [f"data file {number} of {count}" for number in numbers if not 0 <= number < count]
@@ -354,7 +376,7 @@ def _shards(entries: Mapping[bytes, _Entry], prefix: Path, count: int) -> dict[i
     paths = {number: shard_path(prefix, number, count) for number in numbers}
     missing = [str(path) for path in paths.values() if not path.is_file()]
     _require_none(missing, f"the checkpoint {prefix} is incomplete: data files are missing")
-    return {number: _Shard(path, path.stat().st_size) for number, path in paths.items()}
+    return {number: StoredFile.find(path) for number, path in paths.items()}
 
 
 def _unreadable(entries: Mapping[bytes, _Entry]) -> dict[str, str]:
@@ -362,7 +384,7 @@ def _unreadable(entries: Mapping[bytes, _Entry]) -> dict[str, str]:
 
 
 def _tensors(
-    entries: Mapping[bytes, _Entry], shards: Mapping[int, _Shard], index: Path
+    entries: Mapping[bytes, _Entry], shards: Mapping[int, StoredFile], index: Path
 ) -> tuple[dict[str, Tensor], dict[str, Sequence[_Piece]]]:
     """Return each readable tensor and the pieces it is made of, by name."""
     tensors: dict[str, Tensor] = {}
@@ -374,13 +396,22 @@ def _tensors(
         try:
             name = key.decode()
             pieces[name] = _locate(key, entries, shards)
-            tensors[name] = Tensor(name, entry.shape, entry.dtype, partial(_load, pieces[name], entry))
+            tensors[name] = Tensor(name, entry.shape, entry.dtype, partial(_values, pieces[name], entry))
         except UnicodeDecodeError:
             problems.append(f"{_name(key)}: the name is not UTF-8")
         except DamageError as error:
             problems.append(f"{_name(key)}: {error}")
+    problems += _overlaps(pieces)
     _require_none(problems, f"{index} is damaged, or data files are truncated")
     return tensors, pieces
+
+
+def _overlaps(pieces: Mapping[str, Sequence[_Piece]]) -> Iterator[str]:
+    """Yield what claims bytes of another tensor."""
+    placed = [(piece.file.path, piece.offset, name, piece) for name in pieces for piece in pieces[name] if piece.size]
+    for (path, _, name, piece), (other, start, follower, _) in pairwise(sorted(placed, key=lambda place: place[:3])):
+        if path == other and start < piece.offset + piece.size:
+            yield f"{follower}: it begins at byte {start} of {path.name}, within {name}"
 
 
 def _stray_slices(entries: Mapping[bytes, _Entry]) -> list[str]:
@@ -389,7 +420,7 @@ def _stray_slices(entries: Mapping[bytes, _Entry]) -> list[str]:
     return [f"{_name(key)}: no tensor has such a slice" for key in entries if _is_slice(key) and key not in listed]
 
 
-def _locate(key: bytes, entries: Mapping[bytes, _Entry], shards: Mapping[int, _Shard]) -> list[_Piece]:
+def _locate(key: bytes, entries: Mapping[bytes, _Entry], shards: Mapping[int, StoredFile]) -> list[_Piece]:
     """Return the pieces of a tensor: itself, or its slices."""
     entry = entries[key]
     if not entry.slices:
@@ -416,7 +447,7 @@ def _require_slice(part: _Entry, entry: _Entry, box: Box) -> None:
         )
 
 
-def _piece(entry: _Entry, shards: Mapping[int, _Shard], box: Box) -> _Piece:
+def _piece(entry: _Entry, shards: Mapping[int, StoredFile], box: Box) -> _Piece:
     """Return where the bytes of an entry are, once they are as many as it needs and in its file."""
     shard = shards[entry.shard]
     needed = math.prod(entry.shape) * ITEM_SIZES[entry.dtype]
@@ -425,7 +456,7 @@ def _piece(entry: _Entry, shards: Mapping[int, _Shard], box: Box) -> _Piece:
     end = entry.offset + entry.size
     if entry.offset < 0 or end > shard.size:
         raise DamageError(f"it is at bytes {entry.offset} to {end} of {shard.path.name}, which has {shard.size}")
-    return _Piece(shard, entry.offset, entry.size, entry.checksum, box)
+    return _Piece(shard, entry.dtype, entry.offset, entry.size, entry.checksum, box)
 
 
 # Slices
@@ -481,70 +512,60 @@ def _text(boxes: Iterable[Box]) -> str:
 # Values
 
 
-@dataclass(frozen=True, eq=False)
-class _Shard:
-    """A data file, mapped into memory when it is first needed."""
-
-    path: Path
-    size: int
-
-    @cached_property
-    def buffer(self) -> mmap.mmap:
-        try:
-            with self.path.open("rb") as file:
-                buffer = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except (OSError, ValueError) as error:  # ValueError: the file is empty
-            raise SourceError(f"cannot read {self.path}: {error}") from error
-        if len(buffer) < self.size:
-            raise CorruptCheckpointError(f"{self.path} became shorter while it was read", hint=DAMAGED_HINT)
-        return buffer
-
-
 @dataclass(frozen=True, slots=True)
 class _Piece:
     """Bytes of a data file that are a tensor, or a slice of one."""
 
-    shard: _Shard
+    file: StoredFile
+    dtype: str
     offset: int
     size: int
     checksum: int
     box: Box
 
     def __str__(self) -> str:
-        return f"{self.size} bytes at byte {self.offset} of {self.shard.path}"
+        return f"{self.size} bytes at byte {self.offset} of {self.file.path}"
 
-    def view(self, dtype: str) -> Array:
-        """Return the elements as a flat, read-only array."""
+    @property
+    def values(self) -> StoredArray:
+        """The elements."""
+        return StoredArray(self.file, self.dtype, self.offset, tuple(length for _, length in self.box))
+
+    def examine(self, advance: Callable[[int], None]) -> Literal["damaged", "not finite", "good"]:
+        """Return what the values are: not those that were saved, no numbers, or neither."""
+        import google_crc32c
         import numpy as np
 
-        # An empty file cannot be mapped.
-        source = memoryview(self.shard.buffer)[self.offset : self.offset + self.size] if self.size else b""
-        return np.frombuffer(source, numpy_dtype(dtype))
-
-    def is_intact(self, advance: Callable[[int], None] | None) -> bool:
-        """Return whether the bytes have the checksum that is stored."""
-        import google_crc32c
-
-        view = self.view("uint8")
-        crc = 0
+        buffer = np.empty(min(CHUNK_SIZE, self.size), np.uint8)
+        dtype = numpy_dtype(self.dtype)
+        crc, finite = 0, True
         for start in range(0, self.size, CHUNK_SIZE):
-            chunk = view[start : start + CHUNK_SIZE]
+            chunk = buffer[: self.size - start]
+            self.file.read_into(chunk, self.offset + start)
             crc = google_crc32c.extend(crc, chunk)
-            (advance or _ignore)(chunk.nbytes)
-        return masked(crc) == self.checksum
+            finite = finite and _is_finite(chunk.view(dtype))
+            advance(chunk.nbytes)
+        if masked(crc) != self.checksum:
+            return "damaged"
+        return "good" if finite else "not finite"
 
 
-def _load(pieces: Sequence[_Piece], entry: _Entry) -> Array:
-    """Return the values of a tensor, read-only: a view of its file, or its slices joined."""
+def _is_finite(values: Array) -> bool:
+    import numpy as np
+
+    with np.errstate(invalid="ignore"):  # ml_dtypes warns of NaNs that signal
+        return bool(np.isfinite(values).all())
+
+
+def _values(pieces: Sequence[_Piece], entry: _Entry) -> Values:
+    """Return the values of a tensor: where they lie in a file, or its slices joined."""
     import numpy as np
 
     if not entry.slices:
-        return pieces[0].view(entry.dtype).reshape(entry.shape)
+        return pieces[0].values
     array = np.empty(entry.shape, numpy_dtype(entry.dtype))
     for piece in pieces:
-        place = tuple(slice(start, start + length) for start, length in piece.box)
-        array[place] = piece.view(entry.dtype).reshape([length for _, length in piece.box])
-    array.flags.writeable = False
+        array[tuple(slice(start, start + length) for start, length in piece.box)] = piece.values
     return array
 
 
@@ -574,13 +595,14 @@ def _sync(file: BinaryIO) -> None:
 
 
 def _name(key: bytes) -> str:
-    """Return a key as text, whatever its bytes."""
-    return key.decode(errors="backslashreplace")
+    """Return a key as text, whatever its bytes; what a terminal would obey is escaped."""
+    text = key.decode(errors="backslashreplace")
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
 
-def _require_none(problems: Sequence[str], message: str) -> None:
+def _require_none(problems: Sequence[str], message: str, hint: str = DAMAGED_HINT) -> None:
     if problems:
-        raise CorruptCheckpointError(message, problems=problems, hint=DAMAGED_HINT)
+        raise CorruptCheckpointError(message, problems=problems, hint=hint)
 
 
 def _ignore(_: int) -> None:

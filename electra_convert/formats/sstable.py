@@ -30,6 +30,14 @@ COUNT = struct.Struct("<I")
 MAX_EXPANSION = 64
 """Times its own size that a table's keys may take. Names of variables stay far below; a table made to exhaust
 memory does not."""
+MAX_KEYS_SIZE = 1 << 24
+"""Bytes that a table's keys may take; those of a large ELECTRA with its optimiser take a hundred thousand."""
+MAX_KEY_SIZE = 1 << 12
+"""Bytes of one name, or of one slice of it."""
+MAX_ENTRIES = 1 << 15
+"""A large ELECTRA with its optimiser has twelve hundred."""
+MAX_SHOWN = 100
+"""Bytes of a key that are shown."""
 
 
 class CompressedBlockError(DamageError):
@@ -47,16 +55,22 @@ def read_table(data: bytes) -> dict[bytes, bytes]:
     """
     entries: dict[bytes, bytes] = {}
     last: bytes | None = None
-    room = MAX_EXPANSION * len(data)
-    for _, handle in _block_entries(data, *_index_block(data)):
-        for key, value in _block_entries(data, *_block(data, *_handle(handle, 0)[0])):
+    room = min(MAX_EXPANSION * len(data), MAX_KEYS_SIZE)
+    for begin, end in _data_blocks(data):
+        for key, value in _block_entries(data, begin, end):
             if last is not None and key <= last:
-                raise DamageError(f"the key {key!r} comes after {last!r}")
+                raise DamageError(f"the key {_shown(key)} comes after {_shown(last)}")
+            if len(key) > MAX_KEY_SIZE:
+                raise DamageError(f"the key {_shown(key)} has {len(key)} bytes, more than any name")
             room -= len(key)
             if room < 0:
-                raise DamageError(f"the keys take more than {MAX_EXPANSION} times the size of the file")
+                raise DamageError(
+                    f"the keys take more than {MAX_EXPANSION} times the size of the file, or {MAX_KEYS_SIZE} bytes"
+                )
             entries[key] = value
             last = key
+            if len(entries) > MAX_ENTRIES:
+                raise DamageError(f"it has more than {MAX_ENTRIES} entries")
     return entries
 
 
@@ -78,6 +92,21 @@ def write_table(entries: Mapping[bytes, bytes]) -> bytes:
 def masked(crc: int) -> int:
     """Return a checksum as TensorFlow stores it (`crc32c.h`, `Mask`): rotated, and moved by a constant."""
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFF_FFFF
+
+
+def _data_blocks(data: bytes) -> Iterator[tuple[int, int]]:
+    """Yield where the entries of each block begin and end; blocks follow one another, and none is there twice."""
+    free = 0
+    for _, handle in _block_entries(data, *_index_block(data)):
+        (offset, size), _ = _handle(handle, 0)
+        if offset < free:
+            raise DamageError(f"the block at byte {offset} begins before byte {free}, where the one before it ends")
+        yield _block(data, offset, size)
+        free = offset + size + BLOCK_TRAILER_SIZE
+
+
+def _shown(key: bytes) -> str:
+    return repr(key) if len(key) <= MAX_SHOWN else f"{key[:MAX_SHOWN]!r}..."
 
 
 def _index_block(data: bytes) -> tuple[int, int]:

@@ -11,43 +11,60 @@ what a contiguous dataset is, and it keeps memory constant.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from electra_convert.errors import CorruptCheckpointError
 from electra_convert.formats import Contents
-from electra_convert.formats.extents import Extent, write_extents
+from electra_convert.formats.extents import Extent, Written, write_extents
+from electra_convert.formats.hdf5 import read_table
+from electra_convert.formats.stored import StoredFile
+from electra_convert.formats.table import Row, damaged, found_file, stored_tensors
 from electra_convert.progress import Advance
 from electra_convert.tensor import Tensor
-
-if TYPE_CHECKING:
-    from electra_convert.tensor import Array
 
 SINGLE = "tf_model.h5"
 SHARD = "tf_model-{number:05d}-of-{count:05d}.h5"
 INDEX = "tf_model.h5.index.json"
 DTYPES = ("float32", "float16")
 """HDF5 has no bfloat16; h5py would store it as opaque bytes without a word."""
+BLOCK = 1 << 20
+"""Bytes of two copies that are compared at a time."""
 
 
-def write(path: Path, contents: Contents, advance: Advance) -> None:
+def write(path: Path, contents: Contents, advance: Advance, written: Written | None = None) -> None:
     """Write a new HDF5 file, synced to disk.
 
     Args:
         path: The file; it must not exist.
         contents: What it holds.
         advance: Is told of the bytes written.
+        written: What other files of this format and dtype hold already; is told what this one holds.
     """
     import h5py
 
-    with h5py.File(path, "x") as file:
-        lay_out = _lay_out_shard if contents.sharded else _lay_out_model
-        extents = [Extent(dataset.id.get_offset(), tensor) for dataset, tensor in lay_out(file, contents)]
+    lay_out = _lay_out_shard if contents.sharded else _lay_out_model
+    with _errors_of_the_system(), h5py.File(path, "x") as file:
+        placed = [(dataset.id.get_offset(), tensor) for dataset, tensor in lay_out(file, contents)]
+    extents = [Extent(offset, tensor) for offset, tensor in placed if offset is not None]  # of no elements, no place
     with path.open("r+b") as raw:
-        write_extents(raw.fileno(), extents, contents.dtype, advance)
+        write_extents(raw.fileno(), extents, contents.dtype, advance, written)
         os.fsync(raw.fileno())
+
+
+@contextmanager
+def _errors_of_the_system() -> Iterator[None]:
+    """Raise as what it is what h5py makes a `RuntimeError` of: an error of the system while it closes a file."""
+    try:
+        yield
+    except RuntimeError as error:
+        code = re.search(r"errno = (\d+)", str(error))
+        if code is None:
+            raise
+        raise OSError(int(code[1]), os.strerror(int(code[1]))) from error
 
 
 def _lay_out_shard(file: Any, contents: Contents) -> Iterator[tuple[Any, Tensor]]:
@@ -105,49 +122,38 @@ def _scope(architecture: str) -> str:
 def read(path: Path) -> dict[str, Tensor]:
     """Return the tensors of an HDF5 file of either layout; a tensor is read when it is loaded.
 
+    A tensor that several layers list is one, whether they share it, or have copies, as in files of transformers.
+
     Raises:
+        SourceError: It cannot be read.
         CorruptCheckpointError: It is damaged, or not laid out as transformers lays out weights.
     """
-    import h5py
-
-    try:
-        with h5py.File(path, "r") as file:
-            places = dict(_places(file))
-            return {name: _stored(path, name, file[place]) for name, place in places.items()}
-    except (OSError, KeyError, AttributeError, TypeError) as error:
-        raise CorruptCheckpointError(
-            f"{path} is no file of Keras weights, or a damaged one: {error}", hint="copy it again, or convert again"
-        ) from error
-
-
-def _places(file: Any) -> Iterator[tuple[str, str]]:
-    """Yield the name of each tensor, without the model's scope, and where it lies; repeated names are one dataset."""
-    places: dict[str, str] = {}
-    for layer in _texts(file.attrs["layer_names"]):
-        if "weight_names" not in file[layer].attrs:
-            yield layer, layer
-            continue
-        for weight in _texts(file[layer].attrs["weight_names"]):
-            name, place = weight.partition("/")[2], f"{layer}/{weight}"
-            if file[places.setdefault(name, place)] != file[place]:
-                raise KeyError(f"{name} stands twice, at {places[name]} and {place}")
-    yield from places.items()
+    file = found_file(path)
+    file.require_unchanged()  # which opens it: if it cannot be, that is told as of any other
+    rows = list(dict.fromkeys(read_table(path)))
+    file.require_unchanged()
+    tensors = stored_tensors(file, rows)
+    first: dict[str, Row] = {}
+    others = [row for row in rows if not _same(file, first.setdefault(row.name, row), row)]
+    if others:
+        problems = [
+            f"{row.name} is another one at byte {row.offset} than at {first[row.name].offset}" for row in others
+        ]
+        raise damaged(path, "its layers do not agree", problems)
+    return {tensor.name: tensor for tensor in tensors}
 
 
-def _texts(names: Any) -> Iterator[str]:
-    """Yield names as text; some writers store bytes."""
-    for name in names:
-        yield name.decode() if isinstance(name, bytes) else name
+def _same(file: StoredFile, one: Row, other: Row) -> bool:
+    """Say whether two tensors are the same, or a copy of one another."""
+    import numpy as np
 
-
-def _stored(path: Path, name: str, dataset: Any) -> Tensor:
-    place = dataset.name
-
-    def load() -> Array:
-        import h5py
-
-        with h5py.File(path, "r") as file:
-            values: Array = file[place][()]
-            return values
-
-    return Tensor(name, dataset.shape, dataset.dtype.name, load)
+    if (one.dtype, one.shape) != (other.dtype, other.shape):
+        return False
+    size = 0 if one is other else one.end - one.offset
+    for start in range(0, size, BLOCK):
+        blocks = np.empty((2, min(BLOCK, size - start)), np.uint8)
+        for block, row in zip(blocks, (one, other), strict=True):
+            file.read_into(block, row.offset + start)
+        if not np.array_equal(*blocks):
+            return False
+    return True

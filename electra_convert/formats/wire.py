@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MAX_VARINT_SIZE = 10
+MAX_FIELDS = 1 << 12
+"""Of one message. Slices of a tensor are repeated, and axes of a shape; nobody has as many."""
 MORE = 0x80
 """Bit of a byte that says the number goes on."""
 
@@ -32,13 +34,17 @@ class Message:
         data: All bytes of the message.
 
     Raises:
-        DamageError: The bytes are no message.
+        DamageError: The bytes are no message, or one of too many fields.
     """
+
+    __slots__ = ("_numbers", "_parts")
 
     def __init__(self, data: bytes) -> None:
         self._numbers: dict[int, int] = {}
         self._parts: dict[int, list[bytes]] = {}
-        for number, value in _fields(data):
+        for count, (number, value) in enumerate(_fields(data), 1):
+            if count > MAX_FIELDS:
+                raise DamageError(f"a message of {len(data)} bytes has more than {MAX_FIELDS} fields")
             if isinstance(value, bytes):
                 self._parts.setdefault(number, []).append(value)
             else:

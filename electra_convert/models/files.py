@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from electra_convert.config import ElectraConfig, head_config, label_names
+from electra_convert.config import DIMENSIONS, ElectraConfig, head_config, label_names
 from electra_convert.errors import ConfigError, OutputError, TensorMismatchError
 from electra_convert.formats import Contents, TargetFormat, module_of, read_weights
+from electra_convert.json_text import read_json_file
 from electra_convert.output import make_directory, replace_document, replacing
 from electra_convert.tensor import Tensor
 
@@ -54,6 +55,10 @@ ONLY_VALUES: dict[str, Any] = {
     "tie_word_embeddings": True,
 }
 """Switches of transformers' config that select another model than Google's, with the only value known here."""
+MOST = {**dict.fromkeys(DIMENSIONS, 100_000), "vocab_size": 10_000_000, "num_hidden_layers": 1_000}
+"""Sizes beyond which no model is built, nor are the names of its tensors."""
+MOST_SHOWN = 200
+"""Characters of a value in a message."""
 BACKBONE = {"pytorch": "electra.", "flax": "electra/"}
 """The prefix that files of a head give the backbone, and that files of the base model may leave out."""
 
@@ -67,16 +72,21 @@ def read_config(directory: Path) -> ElectraConfig:
     path = directory / CONFIG_FILE
     said = read_json(path)
     problems = [
-        f"{key} is {json.dumps(said[key])}; only {json.dumps(value)} is known here"
+        f"{key} is {_shown(said[key])}; only {json.dumps(value)} is known here"
         for key, value in ONLY_VALUES.items()
         if said.get(key, value) != value
     ]
     if said.get("model_type", "electra") != "electra":
-        problems.append(f'model_type is {json.dumps(said["model_type"])}; expected "electra"')
+        problems.append(f'model_type is {_shown(said["model_type"])}; expected "electra"')
     fields = TRANSFORMERS_DEFAULTS | {key: said[key] for key in ElectraConfig.__struct_fields__ if key in said}
     fields["labels"] = tuple(_labels(said))
     try:
         config = msgspec.convert(fields, ElectraConfig)
+        problems += (
+            f"{field} is {value}; expected at most {most}"
+            for field, most in MOST.items()
+            if (value := getattr(config, field)) > most
+        )
     except (msgspec.ValidationError, ConfigError) as error:
         problems += getattr(error, "problems", ()) or [str(error)]
     if problems:
@@ -91,26 +101,34 @@ def read_json(path: Path) -> dict[str, Any]:
         ConfigError: The file cannot be read, or holds something else.
     """
     try:
-        value = json.loads(path.read_bytes())
+        value = read_json_file(path)
     except OSError as error:
         raise ConfigError(
             f"{path} cannot be read: {error.strerror}", hint="name a directory with config.json and weights"
         ) from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ConfigError(f"{path} is not JSON: {error}", hint="copy it again, or convert again") from error
     if not isinstance(value, dict):
         raise ConfigError(f"{path} holds {type(value).__name__}, not an object", hint="copy it again, or convert again")
     return value
 
 
+def _shown(value: Any) -> str:
+    """Return a value as JSON has it, or the beginning of a long one."""
+    text = json.dumps(value)
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
+
+
 def _labels(said: Mapping[str, Any]) -> list[str]:
     """Return the labels in the order of their numbers; two without names, if none are named."""
     try:
-        named = said.get("id2label") or dict(enumerate(label_names(said.get("num_labels", 2))))
+        count = min(said.get("num_labels", 2), MOST["num_labels"] + 1)
+        named = said.get("id2label") or dict(enumerate(label_names(count)))
         return [str(named[key]) for key in sorted(named, key=int)]
     except (TypeError, ValueError) as error:
         raise ConfigError(
-            f"config.json has the id2label {said.get('id2label')!r}; expected names by number", hint="correct the file"
+            f"config.json has the id2label {_shown(said.get('id2label'))}; expected names by number",
+            hint="correct the file",
         ) from error
 
 

@@ -66,7 +66,8 @@ def check_formats(
         yield _failed("weights", first, str(error))
         return
     faults = [*_name_faults(expected, [spec.name for spec in specs])]
-    says = f"{len(expected)} tensors are there and fit the config"
+    faults += (f"{name} holds values that are no numbers" for name in expected if not _is_finite(expected[name]))
+    says = f"{len(expected)} tensors are there, fit the config and hold numbers"
     yield Check(name="weights", framework=first, passed=not faults, says=says, faults=tuple(faults))
     for target in others:
         try:
@@ -187,6 +188,12 @@ def _canonical(
             else:
                 yield binding.specs[0].name, tensor
     yield from found.items()
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    import numpy as np
+
+    return bool(np.isfinite(tensor.load()).all())
 
 
 def _name_faults(found: Mapping[str, Tensor], expected: Sequence[str]) -> Iterator[str]:

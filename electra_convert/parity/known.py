@@ -193,7 +193,7 @@ def open_source(
             yield None
             return
         require_oracle()
-        checkpoint = recognise(mappings, files.tensors, files.unreadable)
+        checkpoint = recognise(mappings, files.tensors, files.unreadable, name=files.prefix)
         config_file = read_config_file(config) if config else None
         turn = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="oracle"))
         yield KnownSource(mappings, files, checkpoint, location, config_file, budget, turn)

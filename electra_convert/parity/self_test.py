@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from electra_convert.inventory import PARTS, Part, TensorSpec
 from electra_convert.mapping import Mappings, load_mappings
 from electra_convert.models.files import CONFIG_FILE, read_json
 from electra_convert.options import ConvertOptions
+from electra_convert.output import scratch_folder
 from electra_convert.parity.directories import Directory, find_directories
 from electra_convert.parity.gates import gates
 from electra_convert.parity.heads import Found, Subject, run_heads
@@ -144,8 +144,8 @@ def self_test(
             "others with --frameworks",
         )
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="electra-convert-") as folder:
-        undamaged, cases = _SelfTest(Path(folder), load_mappings(), wanted, every).run(progress)
+    with scratch_folder() as folder:
+        undamaged, cases = _SelfTest(folder, load_mappings(), wanted, every).run(progress)
     passed = not undamaged and bool(cases) and all(case.caught_by for case in cases)
     return SelfTestReport(
         passed=passed, cases=cases, undamaged=undamaged, frameworks=wanted, seconds=time.monotonic() - began

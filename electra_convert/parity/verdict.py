@@ -13,7 +13,7 @@ from electra_convert.formats import TargetFormat
 from electra_convert.parity.report import HeadReport, PartReport, VerificationReport
 from electra_convert.parity.workers import NEEDS
 
-PACKAGES = ("numpy", "scipy", "safetensors", "h5py", "msgpack", "tokenizers")
+PACKAGES = ("numpy", "scipy", "h5py", "msgpack", "tokenizers")
 
 
 def is_refuted(part: PartReport) -> bool:

@@ -28,8 +28,11 @@ from electra_convert.parity.report import (
     Status,
     VerificationReport,
 )
+from electra_convert.whole_file import read_whole
 
 VERIFICATION_FILE = "verification.json"
+MOST_BYTES = 1 << 24
+"""Bytes that are read of one: a model of a hundred layers takes a megabyte."""
 BESIDE = frozenset({VERIFICATION_FILE, "README.md"})
 """Files that are about a model, and may change while the proof holds."""
 
@@ -120,7 +123,7 @@ def read_verification(directory: Path) -> Verification | None:
     """
     path = directory / VERIFICATION_FILE
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Verification, strict=False)
+        return msgspec.json.decode(read_whole(path, MOST_BYTES), type=Verification, strict=False)
     except FileNotFoundError:
         return None
     except (OSError, msgspec.DecodeError) as error:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import os
 import platform
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -24,7 +23,7 @@ from electra_convert.errors import OptionError
 from electra_convert.formats import TARGETS, TargetFormat
 from electra_convert.mapping import Mappings, load_mappings
 from electra_convert.models.files import read_config
-from electra_convert.output import require_space
+from electra_convert.output import require_space, scratch_folder
 from electra_convert.parity.causes import likely_causes
 from electra_convert.parity.checks import check_formats, check_readable_config, check_tokenizer
 from electra_convert.parity.directories import Directory, find_directories, mask_id
@@ -161,7 +160,7 @@ def _report(
             budget=options.budget,
             progress=progress,
         ) as known,
-        tempfile.TemporaryDirectory(prefix="electra-convert-") as scratch,
+        scratch_folder() as scratch,
         lend([name for name in wanted if installed(name)]) as workers,
     ):
         if known is None and (options.config or options.text):
@@ -169,9 +168,7 @@ def _report(
                 "a config file or a text says something of a checkpoint, and none is known here",
                 hint="name it with --source, or leave --config and --text out to audit the directory",
             )
-        run = _Verification(
-            output, options, mappings, directories, known, text, workers, wanted, left_out, Path(scratch)
-        )
+        run = _Verification(output, options, mappings, directories, known, text, workers, wanted, left_out, scratch)
         hashes = {directory.path: file_hashes(directory.path) for directory in directories}
         return run.report(progress, began), hashes
 

@@ -184,7 +184,7 @@ class TestFaults:
             ("{version: 1, job: [], jobs: [{source: a}]}", ["Object contains unknown field `job`"]),
             ("{version: 1, jobs: [{part: both}]}", ["jobs[0]: Object missing required field `source`"]),
             ("{version: 1, jobs: [a]}", ["jobs[0]: Expected `object`, got `str`"]),
-            ("{version: 1, jobs: [{source: 2024-01-01}]}", ["jobs[0]: Expected `str`, got `date` - at `$.source`"]),
+            ("{version: 1, jobs: [{source: 2024}]}", ["jobs[0]: Expected `str`, got `int` - at `$.source`"]),
             (
                 "{version: 1, jobs: [{source: a}, {source: b, upload: {repo: org/b}}]}",
                 ["jobs[1]: Object contains unknown field `repo` - at `$.upload`"],

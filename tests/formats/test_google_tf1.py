@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import struct
 import subprocess
@@ -115,12 +116,11 @@ def test_genuine_checkpoints_open_and_are_intact(prefix: Path) -> None:
 
 
 @each_checkpoint
-def test_values_are_read_only_and_as_described(prefix: Path) -> None:
+def test_values_are_as_described(prefix: Path) -> None:
     """Shape and dtype are those the index gives."""
     for name, found in open_checkpoint(prefix).tensors.items():
         array = found.load()
         assert (name, array.shape, array.dtype) == (found.name, found.shape, numpy_dtype(found.dtype))
-        assert not array.flags.writeable
 
 
 @each_checkpoint
@@ -152,10 +152,12 @@ def test_data_files_make_no_difference() -> None:
     ]
 
 
-def test_loading_copies_nothing() -> None:
-    """Two loads are views of the same memory."""
+def test_what_is_loaded_belongs_to_the_caller() -> None:
+    """Whoever changes it changes nothing for others."""
     found = open_checkpoint(SMALL).tensors["electra/embeddings/word_embeddings"]
-    assert np.shares_memory(found.load(), found.load())
+    kept, changed = found.load(), found.load()
+    changed += 1
+    np.testing.assert_array_equal(found.load(), kept, strict=True)
 
 
 def test_opening_imports_no_numpy() -> None:
@@ -187,7 +189,6 @@ def test_partitioned_tensors_are_joined() -> None:
     for found in tensors.values():
         expected = np.arange(found.size).reshape(found.shape) / 8 - sum(found.shape)
         np.testing.assert_array_equal(found.load(), expected.astype(np.float32), strict=True)
-        assert not found.load().flags.writeable
 
 
 def test_slices_may_divide_several_axes() -> None:
@@ -294,7 +295,7 @@ def test_an_enormous_index_is_not_read(tmp_path: Path) -> None:
     prefix = tmp_path / "huge"
     with index_path(prefix).open("wb") as file:
         file.truncate(1 << 40)
-    with pytest.raises(CorruptCheckpointError, match=r"huge\.index has 1099511627776 bytes; an index has at most"):
+    with pytest.raises(SourceError, match=r"huge\.index: it has more than 4194304 bytes"):
         open_checkpoint(prefix)
 
 
@@ -538,6 +539,28 @@ def test_each_slice_is_checked(tmp_path: Path) -> None:
     assert names == ["part/columns"] * 2 + ["part/rows"] * 3 + ["part/vector"] * 2 + ["whole"]
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_values_that_are_no_numbers_are_told(tmp_path: Path, value: float) -> None:
+    """All tensors that hold one, wherever in them it is; the others are right."""
+    last = np.zeros(google_tf1.CHUNK_SIZE // 4 + 1, np.float32)
+    last[-1] = value
+    tensors = [tensor("a", last), tensor("b", np.zeros(2)), tensor("c", np.full(3, value, np.float16))]
+    write_checkpoint(tmp_path / "bad", tensors)
+    with pytest.raises(CorruptCheckpointError, match="NaN or infinite") as error:
+        open_checkpoint(tmp_path / "bad").check("abc")
+    assert [problem.partition(":")[0] for problem in error.value.problems] == ["a", "c"]
+
+
+def test_a_data_file_that_changes_is_told(tmp_path: Path) -> None:
+    """Also one that has the size it had, once something was read of it."""
+    prefix = copied(SMALL, tmp_path)
+    checkpoint = open_checkpoint(prefix)
+    checkpoint.check(checkpoint.tensors)
+    os.utime(shard_path(prefix, 0, 1))
+    with pytest.raises(CorruptCheckpointError, match="changed while it was read"):
+        checkpoint.require_unchanged()
+
+
 def test_checking_tells_of_its_progress(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of every byte, a chunk at a time."""
     monkeypatch.setattr(google_tf1, "CHUNK_SIZE", 1000)
@@ -566,14 +589,21 @@ def any_array(draw: st.DrawFn) -> Array:
 @given(values=st.dictionaries(NAMES, any_array(), max_size=5))
 @settings(deadline=None)  # disks take the time they take
 def test_tensors_are_read_as_they_were_written(values: dict[str, Array], scratch: Path) -> None:
-    """Names, shapes, dtypes and bits, not-a-numbers among them."""
+    """Names, shapes, dtypes and bits; NaN and infinity too, which a check refuses."""
     prefix = scratch / "written"
     index_path(prefix).unlink(missing_ok=True)
     shard_path(prefix, 0, 1).unlink(missing_ok=True)
     write_checkpoint(prefix, [tensor(name, array) for name, array in values.items()])
     checkpoint = open_checkpoint(prefix)
     assert list(checkpoint.tensors) == sorted(values)
-    checkpoint.check(checkpoint.tensors)
+    with np.errstate(invalid="ignore"):  # NaNs that signal
+        endless = [name for name, array in sorted(values.items()) if not np.isfinite(array).all()]
+    if endless:
+        with pytest.raises(CorruptCheckpointError, match="NaN or infinite") as error:
+            checkpoint.check(checkpoint.tensors)
+        assert [problem.rpartition(": ")[0] for problem in error.value.problems] == endless
+    else:
+        checkpoint.check(checkpoint.tensors)
     for name, array in values.items():
         found = checkpoint.tensors[name].load()
         assert (found.shape, found.dtype, found.tobytes()) == (array.shape, array.dtype, array.tobytes())

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
 from electra_convert.errors import CheckpointNotFoundError, CorruptCheckpointError
-from electra_convert.formats import TARGETS, Contents, TargetFormat, flax, module_of, read_weights
+from electra_convert.formats import TARGETS, Contents, TargetFormat, flax, hdf5, module_of, read_weights
+from electra_convert.formats.stored import StoredArray
 from electra_convert.tensor import Tensor, numpy_dtype
 
 NAMES = ("electra/a/kernel", "electra/b/bias", "head/kernel")
@@ -116,3 +123,91 @@ def test_a_missing_shard_is_told(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"a": "model-00001-of-00001.safetensors"}}')
     with pytest.raises(CorruptCheckpointError, match="model-00001-of-00001"):
         read_weights(tmp_path, "pytorch")
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_file_that_shrinks_while_it_is_read_is_told(tmp_path: Path, target: TargetFormat) -> None:
+    """The process goes on: a mapped file would have killed it."""
+    path = tmp_path / module_of(target).SINGLE
+    write(path, target, tensors())
+    read = read_weights(tmp_path, target)
+    os.truncate(path, 100)
+    with pytest.raises(CorruptCheckpointError, match=f"{path.name} became shorter"):
+        read["electra/b/bias"].load()
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_values_are_read_when_they_are_loaded(tmp_path: Path, target: TargetFormat) -> None:
+    """Reading a file takes its headers alone; its values may change until they are needed."""
+    path = tmp_path / module_of(target).SINGLE
+    held = {"a": Tensor("a", (1000, 1000), "float32", lambda: np.ones((1000, 1000), "f4"))}
+    write(path, target, held)
+    tracemalloc.start()
+    (tensor,) = read_weights(tmp_path, target).values()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1_000_000
+    assert isinstance(tensor.values(), StoredArray)
+    assert tensor.load().sum() == 1_000_000
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_scalars_are_tensors(tmp_path: Path, target: TargetFormat) -> None:
+    """A tensor without axes has one value."""
+    write(tmp_path / module_of(target).SINGLE, target, {"a": Tensor("a", (), "float32", lambda: np.array(3, "f4"))})
+    assert read_weights(tmp_path, target)["a"].load() == 3
+
+
+def test_copies_that_transformers_writes_are_one_tensor(converted: Callable[..., Path], tmp_path: Path) -> None:
+    """Its masked-LM files hold the embedding tables twice, without a link between them."""
+    ours = converted("electra_tiny", "generator") / "masked_lm" / "tf_model.h5"
+    copied = tmp_path / "tf_model.h5"
+    with h5py.File(ours) as source, h5py.File(copied, "w") as file:
+        for layer in source:
+            source.copy(source[layer], file)
+        file.attrs.update(source.attrs)
+    expected, read = read_weights(ours.parent, "tensorflow"), read_weights(tmp_path, "tensorflow")
+    assert copied.stat().st_size > ours.stat().st_size + expected["electra/embeddings/word_embeddings/weight:0"].nbytes
+    assert read.keys() == expected.keys()
+    assert all(np.array_equal(read[name].load(), expected[name].load()) for name in read)
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("kill -SEGV $$", r"HDF5 crashed on it, or took too long \(SIGSEGV\)"),
+        ("exec sleep 60", "HDF5 was not done with it in 0.2 seconds"),
+        ("echo no module >&2; exit 3", "HDF5 could not be run: no module"),
+        ("echo '{\"rows\": 3}'", "HDF5 could not be run: exit code 0"),
+    ],
+)
+def test_a_crash_of_hdf5_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, words: str) -> None:
+    """Whatever becomes of the process that HDF5 runs in, this one says which file it was."""
+    write(tmp_path / "tf_model.h5", "tensorflow", tensors())
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\n{script}\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    if "sleep" in script:
+        monkeypatch.setattr(hdf5, "PATIENCE", 0.2)
+    with pytest.raises(CorruptCheckpointError, match=rf"tf_model\.h5 is no file .*: {words}"):
+        read_weights(tmp_path, "tensorflow")
+
+
+@pytest.mark.parametrize(
+    ("work", "code", "words"),
+    [
+        ("bytearray(400_000_000)", 0, "MemoryError"),
+        ("open('/dev/null')", 0, "Too many open files"),
+        ("sum(iter(int, 1))", -signal.SIGXCPU, ""),
+    ],
+)
+def test_hdf5_has_little_of_everything(tmp_path: Path, work: str, code: int, words: str) -> None:
+    """Code that runs where HDF5 does has little memory and time, and no other file."""
+    path = tmp_path / "tf_model.h5"
+    write(path, "tensorflow", tensors())
+    script = f"import electra_convert.formats.hdf5 as m; m._rows = lambda file: {work}; m.CPU_SECONDS = 1"
+    command = [sys.executable, "-c", f"{script}; m.main({str(path)!r})"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | hdf5.ENVIRONMENT)
+    assert words in ended.stdout
+    assert ended.returncode in ({code, -signal.SIGKILL} if code else {0})  # both limits of time are one

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 import threading
@@ -66,7 +67,7 @@ class Count:
 @contextmanager
 def small_pieces(block: int, tile: int) -> Iterator[None]:
     """Cut arrays into small pieces, so that small arrays have many."""
-    with patch.multiple(extents, BLOCK=block, TILE=tile):
+    with patch.multiple(extents, READ_SIZE=block, WRITE_SIZE=block, TILE=tile):
         yield
 
 
@@ -98,9 +99,12 @@ class TestExtents:
         """Whatever its memory order and dtype, the pieces of an array are its values in C order."""
         target = np.dtype(DTYPES[dtype])
         with small_pieces(block, tile):
-            pieces = list(extents.contiguous_blocks(array, target))
-        assert all(piece.flags.c_contiguous and piece.dtype == target for piece in pieces)
-        assert b"".join(piece.tobytes() for piece in pieces) == array.astype(target).tobytes()
+            content = b""
+            for piece in extents.contiguous_blocks(array, target):
+                assert piece.flags.c_contiguous
+                assert piece.dtype == target
+                content += piece.tobytes()
+        assert content == array.astype(target).tobytes()
 
     @settings(deadline=None)  # disks take the time they take
     @given(views=st.lists(views(), max_size=6), dtype=st.sampled_from(sorted(DTYPES)), gap=st.integers(0, 9))
@@ -126,6 +130,62 @@ class TestExtents:
         (array,) = sample((3, 4))
         (piece,) = extents.contiguous_blocks(array, array.dtype)
         assert np.shares_memory(piece, array)
+
+    @pytest.mark.parametrize("target", ["pytorch", "tensorflow", "flax"])
+    def test_tensors_that_were_written_are_copied(self, tmp_path: Path, target: Any) -> None:
+        """The next file gets the bytes of the first, whose name is another by now; values are loaded once."""
+        loaded = []
+
+        def made(name: str, number: int, origin: str | None) -> Tensor:
+            def load() -> Array:
+                loaded.append(name)
+                return np.full((4, 5), number, np.float32)
+
+            return Tensor(f"electra/{name}", (4, 5), "float32", load, origin)
+
+        written, write = extents.Written(), module_of(target).write
+        first = [made("a", 1, "A"), made("b", 2, "B"), made("c", 3, None)]
+        write(tmp_path / "first", Contents(first, "float32", MODEL), Count(), written)
+        (tmp_path / "first").rename(tmp_path / "elsewhere")
+        again, count = [made("head", 4, None), made("x", 2, "B"), made("y", 1, "A")], Count()
+        write(tmp_path / "copied", Contents(again, "float32", MODEL), count, written)
+        assert loaded == ["a", "b", "c", "head"]
+        assert count.total == 3 * 80
+        write(tmp_path / "made", Contents(again, "float32", MODEL), Count())
+        assert (tmp_path / "copied").read_bytes() == (tmp_path / "made").read_bytes()
+
+    def test_tensors_are_made_where_the_kernel_cannot_copy(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Also if it could begin."""
+
+        begun: list[int] = []
+
+        def half(_source: int, target: int, _count: int, start: int, place: int) -> int:
+            begun.append(start)
+            if len(begun) > 1:
+                raise OSError(errno.EOPNOTSUPP, "no")
+            return os.pwrite(target, b"wrong", place)
+
+        monkeypatch.setattr(os, "copy_file_range", half)
+        written, tensors = extents.Written(), [Tensor("a", (4,), "float32", lambda: np.ones(4, np.float32), "A")]
+        for name in ("first", "second"):
+            module_of("pytorch").write(tmp_path / name, Contents(tensors, "float32", MODEL), Count(), written)
+        assert (tmp_path / "first").read_bytes() == (tmp_path / "second").read_bytes()
+
+    def test_a_full_disk_is_not_taken_for_a_kernel_that_cannot_copy(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It is told as what it is."""
+
+        def full(*_: int) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(os, "copy_file_range", full)
+        written, tensors = extents.Written(), [Tensor("a", (4,), "float32", lambda: np.ones(4, np.float32), "A")]
+        module_of("pytorch").write(tmp_path / "first", Contents(tensors, "float32", MODEL), Count(), written)
+        with pytest.raises(OSError, match="No space left"):
+            module_of("pytorch").write(tmp_path / "second", Contents(tensors, "float32", MODEL), Count(), written)
 
     @pytest.mark.parametrize("order", ["C", "F"])
     def test_overflow_names_the_tensor(self, tmp_path: Path, order: Any) -> None:

@@ -1,0 +1,123 @@
+"""What a file of weights holds, as a table: what each tensor is called, and where in the file its values lie.
+
+The readers of all formats make such a table from a few headers, without a look at the values. Whatever it says comes
+from the file, so nothing is believed before `stored_tensors` has seen that it fits the file.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import msgspec
+
+from electra_convert.errors import CorruptCheckpointError, SourceError
+from electra_convert.formats.stored import StoredArray, StoredFile
+from electra_convert.tensor import ITEM_SIZES, Tensor
+
+MOST_TENSORS = 10_000
+"""In one file; an ELECTRA of 24 layers has 400."""
+MOST_AXES = 8
+MOST_LEVELS = 32
+"""Groups within groups; an ELECTRA's names have 8."""
+LONGEST_NAME = 1_000
+MOST_PROBLEMS = 50
+"""That one message lists."""
+KINDS = {".safetensors": "safetensors file", ".h5": "file of Keras weights", ".msgpack": "tree of Flax parameters"}
+DTYPES = ("float64", "float32", "float16", "bfloat16")
+
+
+class Row(msgspec.Struct, frozen=True):
+    """A tensor, and where its values begin.
+
+    Args:
+        name: Its name.
+        dtype: NumPy's name of its element type, or `"bfloat16"`; little-endian.
+        shape: Length of each axis, in C order.
+        offset: Byte of the file at which its values begin.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+
+    def takes(self, size: int) -> bool:
+        """Say whether its values take so many bytes; those of another dtype may take any."""
+        return self.dtype not in DTYPES or size == self.end - self.offset
+
+    @property
+    def end(self) -> int:
+        """Byte of the file at which its values end."""
+        return self.offset + math.prod(self.shape) * ITEM_SIZES[self.dtype]
+
+
+def found_file(path: Path) -> StoredFile:
+    """Return a file of weights as it is now.
+
+    Raises:
+        SourceError: It is not there.
+    """
+    try:
+        return StoredFile.find(path)
+    except OSError as error:
+        raise SourceError(f"cannot read {path}: {error.strerror}") from error
+
+
+def stored_tensors(file: StoredFile, rows: Sequence[Row]) -> list[Tensor]:
+    """Return the tensor of each row, once it is sure that all of them lie in the file, and none on another.
+
+    Raises:
+        CorruptCheckpointError: They do not, or are no tensors of a model. All that do not are listed.
+    """
+    if len(rows) > MOST_TENSORS:
+        raise damaged(file.path, f"it holds {len(rows)} tensors; expected at most {MOST_TENSORS}")
+    problems = [f"{_shown(row.name)} {fault}" for row in rows if (fault := _fault(row, file.size))]
+    problems = problems or [*_overlaps(rows)]
+    if problems:
+        raise damaged(file.path, "its tensors are not what they should be", problems)
+    return [_tensor(file, row) for row in rows]
+
+
+def damaged(path: Path, fault: str, problems: Sequence[str] = ()) -> CorruptCheckpointError:
+    """Return the error of a file that is not what it should be; of many problems, it lists the first."""
+    more = [f"{len(problems) - MOST_PROBLEMS} more"] if len(problems) > MOST_PROBLEMS else []
+    return CorruptCheckpointError(
+        f"{path} is no {KINDS.get(path.suffix, 'file of weights')}, or a damaged one: {fault}",
+        problems=[*problems[:MOST_PROBLEMS], *more],
+        hint="copy it again, or convert again",
+    )
+
+
+def _fault(row: Row, size: int) -> str:
+    """Return what is wrong with a row by itself; nothing, if nothing is."""
+    if not row.name.isprintable() or not 0 < len(row.name) <= LONGEST_NAME:
+        return "is no name of a tensor"
+    if row.dtype not in DTYPES:
+        return f"is {row.dtype!r}; expected one of {', '.join(DTYPES)}"
+    if len(row.shape) > MOST_AXES:
+        return f"has {len(row.shape)} axes; expected at most {MOST_AXES}"
+    if any(not 0 < length <= size for length in row.shape):
+        return f"has the shape {list(row.shape)}, and the file {size} bytes"
+    if row.offset < 0 or row.end > size:
+        return f"{list(row.shape)} takes bytes {row.offset} to {row.end} of a file that has {size}"
+    return ""
+
+
+def _overlaps(rows: Sequence[Row]) -> Iterator[str]:
+    """Yield the tensors whose values begin before those of the tensor before them end."""
+    ordered = sorted(rows, key=lambda row: row.offset)
+    for before, row in pairwise(ordered):
+        if row.offset < before.end:
+            yield f"{row.name} begins at byte {row.offset}, within {before.name}, which ends at byte {before.end}"
+
+
+def _shown(name: str) -> str:
+    return name if name.isprintable() and 0 < len(name) <= LONGEST_NAME else repr(name[:LONGEST_NAME])
+
+
+def _tensor(file: StoredFile, row: Row) -> Tensor:
+    values = StoredArray(file, row.dtype, row.offset, row.shape)
+    return Tensor(row.name, row.shape, row.dtype, lambda: values)

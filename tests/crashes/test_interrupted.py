@@ -1,0 +1,86 @@
+"""Conversions that are told to end: by Ctrl-C, by a batch system, by a terminal or a reader that went away."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from electra_convert import ConvertOptions
+from tests.crashes.runs import SOURCE, begin, heads_in, left_in, plan_once, undisturbed
+
+SHARED = ("--layout", "shared")
+TIMES = 12
+"""Signals of each kind that must end a run."""
+
+
+@pytest.mark.parametrize(
+    ("which", "words"),
+    [(signal.SIGINT, ["interrupted: what was finished stays, nothing is half-written"]), (signal.SIGTERM, [])],
+)
+def test_told_to_end_at_any_moment(
+    memory: Path, monkeypatch: pytest.MonkeyPatch, chance: Random, which: signal.Signals, words: list[str]
+) -> None:
+    """It ends with its exit code and at most one line; heads are absent or whole, and nothing else is left."""
+    out = memory / "made" / "out"
+    plan_once(monkeypatch, out, ConvertOptions(layout="shared"))
+    new, seconds = undisturbed(out, ConvertOptions(layout="shared"))
+    ended = 0
+    while ended < TIMES:
+        shutil.rmtree(memory / "made")
+        run = begin(memory, SOURCE, out, *SHARED)
+        run.wait_for(out.exists)
+        time.sleep(chance.uniform(0, seconds))
+        run.send(which)
+        code, _, told = run.end()
+        heads = heads_in(out)
+        assert all(files == new[head] for head, files in heads.items())
+        assert not left_in(memory)
+        assert (memory / "made").exists() == bool(heads), "folders that were made for nothing stay"
+        if code == 0 or heads == new:  # too late
+            assert heads == new
+            out.mkdir(parents=True, exist_ok=True)
+            continue
+        ended += 1
+        assert code == 128 + which
+        assert [line for line in told.splitlines()[2:] if line] == words  # progress says two lines
+        assert begin(memory, SOURCE, out, *SHARED).end().code == 0
+        assert heads_in(out) == new
+        assert not left_in(memory)
+
+
+def test_a_terminal_that_goes_away(memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Heads are absent or whole after SIGHUP, and the next run clears away what it left."""
+    out = memory / "out"
+    plan_once(monkeypatch, out, ConvertOptions(layout="shared"))
+    run = begin(memory, SOURCE, out, *SHARED)
+    run.wait_for(lambda: any(out.glob(".*/*/model*")))
+    run.send(signal.SIGHUP)
+    assert run.end().code in (-signal.SIGHUP, 128 + signal.SIGHUP)
+    before = heads_in(out)
+    assert len(before) < 8
+    assert begin(memory, SOURCE, out, *SHARED).end().code == 0
+    new = heads_in(out)
+    assert all(files == new[head] for head, files in before.items())
+    assert len(new) == 8
+    assert not left_in(memory)
+
+
+def test_a_reader_that_goes_away(memory: Path) -> None:
+    """With `| head -1` what is printed at the end goes nowhere; the output is whole, and there is no traceback."""
+    command = [sys.executable, "-m", "electra_convert", str(SOURCE), str(memory / "out"), "--to", "pytorch"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stderr
+        process.stdout.close()
+        told = process.stderr.read()
+    assert "Traceback" not in told
+    assert "Exception ignored" not in told
+    assert len(heads_in(memory / "out")) == 8
+    assert not left_in(memory)
