@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -223,10 +224,12 @@ class Conversion:
         used = sorted({binding.name for part in self.parts.values() for binding in part.bindings})
         with progress("checking", sum(self.files.tensors[name].nbytes for name in used)) as advance:
             self.files.check(used, advance)
-        shards = _Shards()
-        for head in there:
-            shards.remember(head, self.out / head.directory)
-        with progress("writing", sum(file.value_bytes for file in _files(missing, there))) as advance:
+        with (
+            closing(_Shards()) as shards,
+            progress("writing", sum(file.value_bytes for file in _files(missing, there))) as advance,
+        ):
+            for head in there:
+                shards.remember(head, self.out / head.directory)
             for head in missing:
                 self._write(head, shards, advance)
         return self.report("written", there=there, notes=shards.notes)
@@ -335,6 +338,11 @@ class _Shards:
         self.notes: list[str] = []
         self.written: defaultdict[tuple[Part, str], Written] = defaultdict(Written)
         self._places: dict[tuple[Part, str], tuple[Path, int]] = {}
+
+    def close(self) -> None:
+        """Let go of the files."""
+        for written in self.written.values():
+            written.close()
 
     def remember(self, head: HeadPlan, directory: Path) -> None:
         """Note where the backbone of a finished head lies, in each format."""

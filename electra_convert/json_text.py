@@ -1,4 +1,4 @@
-"""JSON as data: of a size that is bounded, with duplicate keys refused."""
+"""JSON as data: read if its size is bounded and no key stands twice; written for people."""
 
 from __future__ import annotations
 
@@ -32,6 +32,13 @@ def read_json_file(path: Path) -> Any:
         ValueError: It is not JSON as `parse_json` has it.
     """
     return parse_json(read_whole(path, LARGEST))
+
+
+def indented_json(value: Any) -> bytes:
+    """Return what `json.dumps` writes with an indent of 2, which it does in Python, in five times the time."""
+    import msgspec
+
+    return msgspec.json.format(json.dumps(value, ensure_ascii=False, allow_nan=False).encode(), indent=2)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,6 +15,7 @@ from electra_convert.config_file import ConfigFile
 from electra_convert.formats import Contents, TargetFormat, module_of
 from electra_convert.initialize import initial_tensor
 from electra_convert.inventory import Part, TensorSpec
+from electra_convert.json_text import indented_json
 from electra_convert.mapping import Mappings
 from electra_convert.options import ConvertOptions
 from electra_convert.part import ASSUMED, Checkpoint, Fate, SourcePart
@@ -351,4 +351,4 @@ def _index(files: Sequence[WeightFile]) -> bytes:
 
 def to_json(value: Any) -> bytes:
     """Return indented JSON, the same bytes for the same value."""
-    return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    return indented_json(value) + b"\n"

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, overload
 
 from electra_convert.errors import OptionError, OutputError, VocabularyError
+from electra_convert.json_text import indented_json
 from electra_convert.whole_file import read_whole
 
 if TYPE_CHECKING:
@@ -245,7 +246,7 @@ def _segmenters(config: Mapping[str, Any]) -> list[str]:
 def _decode(content: bytes) -> tuple[list[str], list[str]]:
     """Split into lines at line feeds alone, as Google's reader does, and say which lines hold no token."""
     rows = content.split(b"\n")
-    bad = [number for number, row in enumerate(rows, 1) if not _is_utf8(row)]
+    bad = [] if _is_utf8(content) else [number for number, row in enumerate(rows, 1) if not _is_utf8(row)]
     long = [number for number, row in enumerate(rows, 1) if len(row) > MAX_LINE_BYTES]
     problems = [
         f"{len(numbers)} of {len(rows)} lines {what}: line {_first(numbers)}"
@@ -295,11 +296,13 @@ def _refuse_sentencepiece_text(path: Path, tokens: Sequence[str]) -> None:
 
 def _has_score(line: str) -> bool:
     _, tab, score = line.rpartition("\t")
+    if not tab:
+        return False
     try:
         float(score)
     except ValueError:
         return False
-    return bool(tab)
+    return True
 
 
 def _without_byte_order_mark(tokens: list[str]) -> tuple[list[str], list[str]]:
@@ -403,14 +406,10 @@ def tokenizer_files(
     tokenizer = _tokenizer(vocabulary, lowercase=lowercase, strip_accents=strip_accents)
     return {
         VOCABULARY_FILE: "".join(f"{token}\n" for token in vocabulary.tokens).encode(),
-        TOKENIZER_FILE: _json(tokenizer),
-        CONFIG_FILE: _json(config) + b"\n",
-        SPECIAL_TOKENS_FILE: _json(_special_token_names()) + b"\n",
+        TOKENIZER_FILE: indented_json(tokenizer),
+        CONFIG_FILE: indented_json(config) + b"\n",
+        SPECIAL_TOKENS_FILE: indented_json(_special_token_names()) + b"\n",
     }
-
-
-def _json(value: Mapping[str, Any]) -> bytes:
-    return json.dumps(value, indent=2, ensure_ascii=False).encode()
 
 
 def _special_token_names() -> dict[str, str]:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import weakref
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
 from math import prod
@@ -51,11 +51,12 @@ class Extent:
 class Written:
     """Where the tensors lie that are in files of one format and dtype already: the next gets copies of their bytes.
 
-    The files are held open, so that it does not matter what becomes of their names.
+    The files are held open until it is closed, so that it does not matter what becomes of their names.
     """
 
     def __init__(self) -> None:
         self._places: dict[Hashable, tuple[int, int]] = {}
+        self._held = ExitStack()
 
     def add(self, descriptor: int, extents: Iterable[Extent]) -> None:
         """Note where the tensors of a file lie, those that say what they are made of."""
@@ -63,8 +64,13 @@ class Written:
         new = places.keys() - self._places.keys()
         if new:
             held = os.dup(descriptor)
-            weakref.finalize(self, os.close, held)
+            self._held.callback(os.close, held)
             self._places |= {origin: (held, places[origin]) for origin in new}
+
+    def close(self) -> None:
+        """Let go of the files."""
+        self._places.clear()
+        self._held.close()
 
     def copy(self, extent: Extent, nbytes: int, descriptor: int) -> bool:
         """Copy a tensor within the kernel, which may share the blocks on disk; return whether that was possible."""
@@ -103,11 +109,10 @@ def write_extents(
     """
     target = numpy_dtype(dtype)
     placed = list(extents)
-    written = written or Written()
 
     def write(extent: Extent) -> None:
         offset, nbytes = extent.offset, extent.tensor.size * ITEM_SIZES[dtype]
-        if written.copy(extent, nbytes, descriptor):
+        if written and written.copy(extent, nbytes, descriptor):
             _start_sync(descriptor, offset, nbytes)
             advance(nbytes)
             return
@@ -121,7 +126,8 @@ def write_extents(
     with ThreadPoolExecutor(THREADS) as pool:
         for _ in pool.map(write, placed):
             pass
-    written.add(descriptor, placed)
+    if written:
+        written.add(descriptor, placed)
 
 
 def write_at(descriptor: int, data: memoryview | bytes, offset: int) -> None:

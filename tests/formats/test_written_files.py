@@ -8,7 +8,7 @@ import tempfile
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
@@ -62,6 +62,13 @@ class Count:
 
     def __call__(self, count: int) -> None:
         self.total += count
+
+
+@pytest.fixture
+def written() -> Iterator[extents.Written]:
+    """Yield an account of what is written, which lets go of the files in the end."""
+    with closing(extents.Written()) as account:
+        yield account
 
 
 @contextmanager
@@ -132,7 +139,7 @@ class TestExtents:
         assert np.shares_memory(piece, array)
 
     @pytest.mark.parametrize("target", ["pytorch", "tensorflow", "flax"])
-    def test_tensors_that_were_written_are_copied(self, tmp_path: Path, target: Any) -> None:
+    def test_tensors_that_were_written_are_copied(self, tmp_path: Path, written: extents.Written, target: Any) -> None:
         """The next file gets the bytes of the first, whose name is another by now; values are loaded once."""
         loaded = []
 
@@ -143,7 +150,7 @@ class TestExtents:
 
             return Tensor(f"electra/{name}", (4, 5), "float32", load, origin)
 
-        written, write = extents.Written(), module_of(target).write
+        write = module_of(target).write
         first = [made("a", 1, "A"), made("b", 2, "B"), made("c", 3, None)]
         write(tmp_path / "first", Contents(first, "float32", MODEL), Count(), written)
         (tmp_path / "first").rename(tmp_path / "elsewhere")
@@ -155,7 +162,7 @@ class TestExtents:
         assert (tmp_path / "copied").read_bytes() == (tmp_path / "made").read_bytes()
 
     def test_tensors_are_made_where_the_kernel_cannot_copy(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, tmp_path: Path, written: extents.Written, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Also if it could begin."""
 
@@ -168,13 +175,13 @@ class TestExtents:
             return os.pwrite(target, b"wrong", place)
 
         monkeypatch.setattr(os, "copy_file_range", half)
-        written, tensors = extents.Written(), [Tensor("a", (4,), "float32", lambda: np.ones(4, np.float32), "A")]
+        tensors = [Tensor("a", (4,), "float32", lambda: np.ones(4, np.float32), "A")]
         for name in ("first", "second"):
             module_of("pytorch").write(tmp_path / name, Contents(tensors, "float32", MODEL), Count(), written)
         assert (tmp_path / "first").read_bytes() == (tmp_path / "second").read_bytes()
 
     def test_a_full_disk_is_not_taken_for_a_kernel_that_cannot_copy(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, tmp_path: Path, written: extents.Written, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """It is told as what it is."""
 
@@ -182,7 +189,7 @@ class TestExtents:
             raise OSError(errno.ENOSPC, "No space left on device")
 
         monkeypatch.setattr(os, "copy_file_range", full)
-        written, tensors = extents.Written(), [Tensor("a", (4,), "float32", lambda: np.ones(4, np.float32), "A")]
+        tensors = [Tensor("a", (4,), "float32", lambda: np.ones(4, np.float32), "A")]
         module_of("pytorch").write(tmp_path / "first", Contents(tensors, "float32", MODEL), Count(), written)
         with pytest.raises(OSError, match="No space left"):
             module_of("pytorch").write(tmp_path / "second", Contents(tensors, "float32", MODEL), Count(), written)
