@@ -23,7 +23,7 @@ demo: .venv/core.ready ## Convert a genuine checkpoint and show what comes out
 	@echo '$$ ls demo/discriminator/pretraining'
 	@ls -sh demo/discriminator/pretraining
 
-TESTS := lint types test-verify test-core test-hub test-pytorch test-tensorflow test-flax test-transformers5
+TESTS := lint types test-verify test-core test-hub test-pytorch test-tensorflow test-flax test-transformers5 test-fuzz
 test: ## Lint, check types and run every test, two things at a time
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target $(TESTS)
 
@@ -56,7 +56,7 @@ test-verify: .venv/frameworks.ready ## Run the tests that prove outputs in all f
 	  tests/frameworks/test_action.py
 
 test-hub: .venv/frameworks.ready ## Publish with the older client of the Hub, and read back what was published
-	$(FRAMEWORKS) $(PYTEST) tests/hub tests/frameworks/test_published.py
+	$(FRAMEWORKS) $(PYTEST) tests/hub tests/frameworks/test_published.py --deselect tests/hub/test_batch.py::test_killed_at_any_moment
 
 test-transformers5: .venv/transformers5.ready ## Run the tests with transformers 5
 	$(TRANSFORMERS5) $(PYTEST) tests/frameworks/test_pytorch.py tests/frameworks/test_pytorch_models.py \

@@ -25,7 +25,7 @@ from electra_convert.inventory import PARTS, Part
 from electra_convert.mapping import load_mappings
 from electra_convert.options import NATIVE_HEAD, ConvertOptions, PartChoice
 from electra_convert.origin import Origin, remember
-from electra_convert.output import exists_error, require_space, whole_directory, write_document
+from electra_convert.output import clear_abandoned, exists_error, require_space, whole_directory, write_document
 from electra_convert.part import SOURCE_FORMAT, Checkpoint, SourcePart, recognise
 from electra_convert.plan import HeadPlan, Planner, Tokenizer, WeightFile, plan_tokenizer
 from electra_convert.progress import Advance, Progress, no_progress
@@ -148,6 +148,8 @@ def convert_checkpoint(
     """
     with locate(source, step=options.step, values=not dry_run, progress=progress) as location:
         conversion = Conversion.prepare(location, None if out is None else Path(out), options)
+        if not dry_run:
+            conversion.clear_abandoned()
         there = conversion.find_finished(exist_ok=exist_ok)
         if dry_run:
             return conversion.report("planned", there=there)
@@ -286,6 +288,11 @@ class Conversion:
             assumed=source.assumed | self.tokenizers[part].assumed,
             source_tensors={fate: fates.count(fate) for fate in dict.fromkeys(fates)},
         )
+
+    def clear_abandoned(self) -> None:
+        """Remove what killed runs left where this one writes."""
+        for folder in {(self.out / head.directory).parent for head in self.heads}:
+            clear_abandoned(folder)
 
     def find_finished(self, *, exist_ok: bool = False) -> list[HeadPlan]:
         """Return the heads that an earlier run of this very conversion finished; check that the others can be written.

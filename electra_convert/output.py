@@ -192,7 +192,7 @@ def _parents_of(target: Path) -> Iterator[None]:
 @contextmanager
 def _staging(target: Path) -> Iterator[Path]:
     """Yield a new folder beside `target`; remove it at the end, and now all that nobody holds there any more."""
-    _remove_abandoned(target.parent, STAGING.format(name="*", mark=MARK))
+    clear_abandoned(target.parent)
     with _held(target.parent / STAGING.format(name=target.name, mark=secrets.token_hex(4))) as folder:
         yield folder
 
@@ -227,6 +227,11 @@ def _lock(folder: Path) -> int | None:
         return lock
     os.close(lock)
     return None
+
+
+def clear_abandoned(parent: Path) -> None:
+    """Remove what killed runs left in a folder, and put back what they were about to replace."""
+    _remove_abandoned(parent, STAGING.format(name="*", mark=MARK))
 
 
 def _remove_abandoned(parent: Path, pattern: str) -> None:

@@ -115,6 +115,7 @@ UNPACKING_ERRORS = (
     NotImplementedError,  # a kind of compression that zipfile does not know
     OverflowError,  # an offset that no file has
     RuntimeError,  # a member that is encrypted, or headers within headers
+    IndexError,  # a header of a tar that ends too soon
 )
 
 

@@ -616,6 +616,34 @@ class TestConfig:
         assert any("activation is relu" in note for note in report.notes)
 
 
+class TestWhatIsRead:
+    @pytest.mark.parametrize("part", ["discriminator", "generator"])
+    def test_only_the_part_is_read(self, tiny: Path, out: Path, monkeypatch: pytest.MonkeyPatch, part: Part) -> None:
+        """Adam's moments and the other part's tensors stay where they are; the part is read once to check, once to write."""
+        read: list[tuple[int, int]] = []
+
+        def note(descriptor: int, buffers: list[memoryview], offset: int) -> int:
+            count = preadv(descriptor, buffers, offset)
+            read.append((offset, offset + count))
+            return count
+
+        preadv = os.preadv
+        monkeypatch.setattr(os, "preadv", note)
+        report = convert_checkpoint(tiny, out, ConvertOptions(part=part, targets=("pytorch",), layout="single"))
+        checkpoint = open_checkpoint(tiny / PREFIX)
+        fates = record(out / "base")["source_tensors"]
+        used = {
+            name
+            for head in report.heads
+            for name, fate in record(head.directory)["source_tensors"].items()
+            if fate["fate"] == "used"
+        }
+        places = [piece for name in used for piece in checkpoint._pieces[name]]
+        assert 40 < len(used) < len(fates) / 3
+        assert all(any(p.offset <= begin and end <= p.offset + p.size for p in places) for begin, end in read)
+        assert sum(end - begin for begin, end in read) == 2 * sum(piece.size for piece in places)
+
+
 class TestSameBytes:
     def test_runs_at_other_times_and_places_write_the_same_bytes(
         self, tiny: Path, tmp_path: Path, hparams: Callable[[str], Path]
@@ -1200,6 +1228,18 @@ class TestWholeOrAbsent:
         assert [head.status for head in report.heads] == ["already there"] * 2 + ["written"] * 6
         convert_checkpoint(tiny, tmp_path / "at once", DISCRIMINATOR)
         assert contents(out) == contents(tmp_path / "at once")
+
+    def test_what_a_killed_run_left_goes_even_if_all_is_there(self, tiny: Path, out: Path) -> None:
+        """A dry run only looks."""
+        convert_checkpoint(tiny, out, QUICK)
+        left = out / ".pretraining.0123abcd.partial"
+        left.mkdir()
+        with pytest.raises(OutputExistsError):
+            convert_checkpoint(tiny, out, QUICK, dry_run=True)
+        assert left.exists()
+        with pytest.raises(OutputExistsError):
+            convert_checkpoint(tiny, out, QUICK)
+        assert not left.exists()
 
     @pytest.mark.parametrize("fault", [KeyboardInterrupt(), RuntimeError("a bug"), OSError(errno.EACCES, "no")])
     def test_first_head_that_fails_leaves_nothing(
