@@ -619,7 +619,7 @@ class TestConfig:
 class TestWhatIsRead:
     @pytest.mark.parametrize("part", ["discriminator", "generator"])
     def test_only_the_part_is_read(self, tiny: Path, out: Path, monkeypatch: pytest.MonkeyPatch, part: Part) -> None:
-        """Adam's moments and the other part's tensors stay where they are; the part is read once to check, once to write."""
+        """Adam's moments and the other part's tensors are not touched; the part is read twice: to check, to write."""
         read: list[tuple[int, int]] = []
 
         def note(descriptor: int, buffers: list[memoryview], offset: int) -> int:
