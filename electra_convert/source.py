@@ -194,12 +194,13 @@ def _readable(source: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _told_of(place: object, *, stand_in: str) -> Iterator[None]:
+def _told_of(place: object, *, stand_in: str, blind_spot: str = "") -> Iterator[None]:
     """Tell of errors with paths in an archive, or elsewhere; those of what stands for it here will be gone."""
     try:
         yield
     except SourceError as error:
-        texts = [text.replace(stand_in, str(place)) for text in (error.message, error.hint, *error.problems)]
+        hint = "; ".join(filter(None, [blind_spot, error.hint]))
+        texts = [text.replace(stand_in, str(place)) for text in (error.message, hint, *error.problems)]
         raise type(error)(texts[0], hint=texts[1], problems=texts[2:]) from None
 
 
@@ -347,7 +348,10 @@ def _nothing_in(directory: Path) -> SourceError:
         )
     below = sorted({str(path.parent) for path in directory.glob("*/*.index")})
     hint = f"give a directory that holds one: {', '.join(below[:MOST_SHOWN])}" if below else EXAMPLE
-    return CheckpointNotFoundError(f"there is no checkpoint in {directory}", hint=hint)
+    there = [f"{path.name} is there" for path in sorted(directory.iterdir())]
+    return CheckpointNotFoundError(
+        f"there is no checkpoint in {directory}", problems=[] if below else there[:MOST_SHOWN], hint=hint
+    )
 
 
 def _without_index(directory: Path) -> set[Path]:
@@ -409,7 +413,7 @@ def _elsewhere(place: Remote, step: int | None, *, values: bool, progress: Progr
     with scratch_folder() as root:
         mirror = Mirror(folder, root)
         source = mirror.path / place.name if inside else mirror.path
-        with _told_of(folder, stand_in=str(mirror.path)):
+        with _told_of(folder, stand_in=str(mirror.path), blind_spot=folder.blind_spot):
             if archive:
                 fetch({source: place}, progress)
             else:
@@ -427,7 +431,7 @@ def _is_file(place: Remote) -> bool:
 
 def _is_in_its_folder(place: Remote) -> bool:
     """Return whether a URL names a prefix, or a file, and not a directory: of these a web server knows nothing."""
-    if len(place.parts) == 1:  # a bucket, or a server
+    if place.is_root:
         return False
     name = Path(place.name)
     if name.name == STATE_FILE or _prefix(name) != name:
@@ -481,12 +485,13 @@ def expand_source(pattern: str | os.PathLike[str]) -> list[str | Path]:
 
     Args:
         pattern: A source, which is returned as it is, or one with `*`, `?`, `[...]` or `**` in its path: it matches
-            prefixes, directories that hold a checkpoint, and archives. In a web address `?` begins the query.
+            prefixes, directories that hold a checkpoint, and archives. In a web address `?` begins the query; on the
+            Hub there are no patterns.
 
     Raises:
         CheckpointNotFoundError: None does.
         SourceError: The place cannot be read.
-        OptionError: What reads the URL is not installed.
+        OptionError: What reads the URL is not installed, or it cannot be a pattern.
     """
     text = os.fspath(pattern)
     place = open_remote(text) if is_url(text) else None
@@ -494,6 +499,8 @@ def expand_source(pattern: str | os.PathLike[str]) -> list[str | Path]:
         path, _, query = text.partition("?") if place.is_web else (text, "", "")
         if not glob.has_magic(path):
             return [text]
+        if place.is_on_hub:
+            raise OptionError(f"{place} is a pattern, which matches nothing on the Hub", hint="name each checkpoint")
         if query:
             raise OptionError(f"{place} is a pattern with a query, which matches nothing", hint="leave the query out")
         from electra_convert.remote.place import matches

@@ -30,7 +30,7 @@ def _output_faults(entry: JobPlan) -> Iterator[str]:
     if not is_url(entry.output):
         return
     try:
-        if open_remote(entry.output).is_web:
+        if not open_remote(entry.output).is_writable:
             yield f"the output {entry.output} cannot be written to: choose gs://, s3:// or another that can"
     except ElectraConvertError as error:
         yield f"{error.message}: {error.hint}" if error.hint else error.message

@@ -9,7 +9,6 @@ from fnmatch import fnmatchcase
 from glob import has_magic
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -18,12 +17,13 @@ from electra_convert.batch.plan_file import ALL_HEADS, DEFAULT_OUTPUT, JobPlan, 
 from electra_convert.batch.report import JobReport, Outcome
 from electra_convert.errors import ElectraConvertError, OptionError, PlanError, SourceError
 from electra_convert.formats import TargetFormat
-from electra_convert.hub.publication import UploadOptions, check_repo_id, place_name
+from electra_convert.hub.names import check_repo_id, place_name
+from electra_convert.hub.publication import UploadOptions
 from electra_convert.inventory import PARTS
 from electra_convert.options import ConvertOptions
 from electra_convert.parity.probes import BUDGET
 from electra_convert.parity.verify import VerifyOptions
-from electra_convert.remote.place import is_url, shown
+from electra_convert.remote.place import is_url, open_remote, shown
 from electra_convert.report.card import CardMetadata
 from electra_convert.source import archive_suffix, expand_source, locate, step_of
 from electra_convert.template import fill
@@ -207,15 +207,20 @@ def _name_and_step(source: str) -> tuple[str, int | None]:
     path = _path_in(source)
     if suffix := archive_suffix(path.name):
         return path.name.removesuffix(suffix), None
-    if (step := step_of(path.name)) is not None and not Path(source).is_dir():
-        return path.parent.name or urlsplit(source).netloc, step
+    if (step := step_of(path.name)) is not None and not _is_folder(source):
+        return path.parent.name, step
     with locate(source, values=False) as location:
         return location.name, step_of(location.prefix.name)
 
 
 def _path_in(source: str) -> PurePosixPath:
-    """Return the path of a source; that of a URL has no query."""
-    return PurePosixPath(urlsplit(source).path if is_url(source) else source)
+    """Return the path of a source; that of a URL begins with the server, or the bucket."""
+    return PurePosixPath(*open_remote(source).names) if is_url(source) else PurePosixPath(source)
+
+
+def _is_folder(source: str) -> bool:
+    """Say whether a source is known to be no prefix; the Hub and stores are not asked."""
+    return open_remote(source).is_root if is_url(source) else Path(source).is_dir()
 
 
 def _output_template(entry: JobPlan, step: int | None) -> str:

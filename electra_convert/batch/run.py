@@ -25,7 +25,7 @@ from electra_convert.batch.watch import NoWatch, Watch
 from electra_convert.child import Child
 from electra_convert.errors import ElectraConvertError, OptionError
 from electra_convert.hub.client import without_token
-from electra_convert.hub.publication import place_name
+from electra_convert.hub.names import place_name
 
 STATE_SUFFIX = ".state.jsonl"
 GRACE = 5.0

@@ -175,8 +175,7 @@ class Patience:
         """
         asked = _asked_wait(error)
         if not (passing or passes(error)) or not self._waits or (asked or 0) > LONGEST_WAIT:
-            cause = None if _has_token(error) else error  # a traceback shows what it came from
-            raise explained(error, self.doing, self.hub) from cause
+            raise explained(error, self.doing, self.hub) from safe_cause(error)
         wait = max(asked or 0, self._waits.pop(0) * random.uniform(1, 1.25))  # noqa: S311  # so that many do not come at once
         self.hub.notify(f"{_what(error)}: trying again in {wait:.0f} s to {self.doing}")
         time.sleep(wait)
@@ -213,7 +212,7 @@ def passes(error: Exception) -> bool:
         return response.status_code in {408, 429} or response.status_code >= 500
     # A gateway in trouble answers with HTML, which the client reads as JSON before it looks at the status.
     kinds: tuple[type[Exception], ...] = (ConnectionError, TimeoutError, json.JSONDecodeError, *_transport_errors())
-    return any(isinstance(cause, kinds) for cause in _causes(error))
+    return any(isinstance(cause, kinds) for cause in causes(error))
 
 
 def status_of(error: Exception) -> int | None:
@@ -222,7 +221,8 @@ def status_of(error: Exception) -> int | None:
     return None if response is None else int(response.status_code)
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and what it came from."""
     while error is not None:
         yield error
         error = error.__cause__
@@ -230,7 +230,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 def _response(error: Exception) -> Any:
     """Return the answer of the Hub that an error, or its cause, is about; `None` if there was none."""
-    return next((found for cause in _causes(error) if (found := getattr(cause, "response", None)) is not None), None)
+    return next((found for cause in causes(error) if (found := getattr(cause, "response", None)) is not None), None)
 
 
 def _asked_wait(error: Exception) -> float | None:
@@ -306,15 +306,16 @@ def _token_is(hub: Hub) -> str:
 def _message(error: Exception) -> str:
     """Return what the Hub, or the system, says, without the token and in one line."""
     response = _response(error)
-    said = next((found for cause in _causes(error) if (found := getattr(cause, "server_message", None))), None)
-    cause = list(_causes(error))[-1]
+    said = next((found for cause in causes(error) if (found := getattr(cause, "server_message", None))), None)
+    cause = list(causes(error))[-1]
     text = f"{response.status_code} {said or getattr(response, 'reason_phrase', '')}" if response is not None else ""
     return without_token(" ".join((text.strip() or str(cause) or type(cause).__name__).split()))
 
 
-def _has_token(error: Exception) -> bool:
-    texts = [str(cause) for cause in _causes(error)]
-    return texts != [without_token(text) for text in texts]
+def safe_cause(error: Exception) -> Exception | None:
+    """Return an error as a cause, which a traceback shows; nothing, if the token is in it."""
+    texts = [str(cause) for cause in causes(error)]
+    return error if texts == [without_token(text) for text in texts] else None
 
 
 def without_token(text: str) -> str:

@@ -19,6 +19,7 @@ from electra_convert._version import __version__
 from electra_convert.digest import sha256_of
 from electra_convert.errors import ConfigError, ElectraConvertError, OptionError, PublishError
 from electra_convert.formats import TARGETS, module_of
+from electra_convert.hub.names import MAIN, check_repo_id, place_name
 from electra_convert.mapping import load_mappings
 from electra_convert.models.files import CONFIG_FILE
 from electra_convert.parity.directories import Directory, find_directories
@@ -30,7 +31,6 @@ from electra_convert.template import fill
 from electra_convert.tokenizer import TOKENIZER_FILES
 
 CARD_FILE = "README.md"
-MAIN = "main"
 DOCUMENTS = frozenset({CONFIG_FILE, RECORD_FILE, VERIFICATION_FILE, CARD_FILE, *TOKENIZER_FILES})
 """The files of a model that are no weights."""
 LOADED_INSTEAD = frozenset({"pytorch_model.bin", "pytorch_model.bin.index.json", "added_tokens.json"})
@@ -277,28 +277,6 @@ def _place(directory: Directory, options: UploadOptions, names: Mapping[str, str
     repo_id = fill(options.repo, values)
     check_repo_id(repo_id)
     return repo_id, fill(options.revision, values)
-
-
-def check_repo_id(repo_id: str) -> None:
-    """Check that a repository can be called so.
-
-    Raises:
-        OptionError: It cannot, or the name does not say whose it is.
-    """
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
-
-    try:
-        validate_repo_id(repo_id)
-    except HFValidationError as error:
-        raise OptionError(f"{repo_id!r} is no name of a repository: {error}", hint="write OWNER/NAME") from error
-    if "/" not in repo_id:
-        raise OptionError(f"{repo_id!r} does not say whose repository it is", hint=f"write OWNER/{repo_id}")
-
-
-def place_name(repo_id: str, revision: str) -> str:
-    """Name a repository, with its branch where that is not the main one: `org/name at step-30`."""
-    return repo_id if revision == MAIN else f"{repo_id} at {revision}"
 
 
 def _require_apart(directories: Sequence[Directory], places: Sequence[tuple[str, str]], options: UploadOptions) -> None:

@@ -17,13 +17,12 @@ import msgspec
 
 from electra_convert.errors import HubError, HubPermissionError, PartialUploadError, PublishError
 from electra_convert.hub.client import WAITS, Doing, Hub, Notify, Patience, client_errors, find_token, status_of
+from electra_convert.hub.names import MAIN, place_name
 from electra_convert.hub.publication import (
-    MAIN,
     LocalFile,
     Publication,
     UploadOptions,
     is_stale_file,
-    place_name,
     plan_publications,
 )
 from electra_convert.inventory import Part

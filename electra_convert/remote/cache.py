@@ -30,7 +30,7 @@ from electra_convert.errors import (
 )
 from electra_convert.output import in_bytes, make_directory, sync_directory
 from electra_convert.progress import Advance, Progress, no_progress
-from electra_convert.remote.place import CHUNK, RESUME_HINT, Remote, Seen, is_safe, stream
+from electra_convert.remote.place import CHUNK, RESUME_HINT, Remote, Seen, is_safe, stream, told
 
 CACHE_VARIABLE = "ELECTRA_CONVERT_CACHE"
 SYNCED = 1 << 23
@@ -53,7 +53,7 @@ class _Wanted:
     Args:
         remote: Where it is.
         seen: What its file system tells of it.
-        target: Where it is to be: in the cache, if it would be known again.
+        target: Where it is to be: in the cache, or that of what reads its file system, if it would be known again.
     """
 
     remote: Remote
@@ -64,6 +64,13 @@ class _Wanted:
     def here(self) -> bool:
         """Whether it is downloaded already; only a file in the cache has the name of its identity."""
         return self.target.is_file()
+
+    @property
+    def variable(self) -> str:
+        """What is set to have it elsewhere."""
+        if self.seen.kept:
+            return "HF_HUB_CACHE"
+        return CACHE_VARIABLE if self.seen.identity else "TMPDIR"
 
 
 def fetch(files: Mapping[Path, Remote], progress: Progress = no_progress) -> None:
@@ -80,11 +87,15 @@ def fetch(files: Mapping[Path, Remote], progress: Progress = no_progress) -> Non
     """
     wanted = {path: _wanted(remote, path) for path, remote in files.items()}
     missing = {each.target: each for each in wanted.values() if not each.here}
-    if missing:
-        _require_space(missing.values())
-        total = sum(each.seen.size or 0 for each in missing.values())
-        with progress("downloading", total) as advance:
-            for each in missing.values():
+    _require_space(missing.values())
+    kept = [each for each in missing.values() if each.seen.kept]
+    ours = [each for each in missing.values() if not each.seen.kept]
+    for each in kept:
+        with told(each.remote):
+            each.remote.fs.keep(each.remote.path)
+    if ours:
+        with progress("downloading", sum(each.seen.size or 0 for each in ours)) as advance:
+            for each in ours:
                 _download(each, advance)
     for path, each in wanted.items():
         if path != each.target:
@@ -95,6 +106,8 @@ def _wanted(remote: Remote, path: Path) -> _Wanted:
     seen = remote.look()
     if seen is None:
         raise CheckpointNotFoundError(f"there is nothing at {remote}", hint="check the address")
+    if seen.kept:
+        return _Wanted(remote, seen, seen.kept)
     if seen.identity is None:  # it would not be known again
         return _Wanted(remote, seen, path)
     folder = cache_folder().absolute() / _digest(remote.url)
@@ -118,8 +131,7 @@ def _require_space(missing: Iterable[_Wanted]) -> None:
             raise DiskSpaceError(
                 f"{each.remote} and what else is downloaded has {in_bytes(needed[disk])}, "
                 f"but {folder.parent} has {in_bytes(free)} free",
-                hint=f"free some space, or set {CACHE_VARIABLE if each.seen.identity else 'TMPDIR'} to a folder on a "
-                "larger disk",
+                hint=f"free some space, or set {each.variable} to a folder on a larger disk",
             )
 
 

@@ -59,8 +59,10 @@ def copy_directory(
         OptionError: There is no such kind of URL, or what it needs is not installed.
     """
     target = open_remote(url)
-    if target.is_web:
-        raise OptionError(f"{target} cannot be written to", hint="copy to gs://, s3:// or another that can")
+    if not target.is_writable:
+        raise OptionError(
+            f"{target} cannot be written to", hint="copy to gs://, s3:// or another that can; the Hub takes uploads"
+        )
     folders = [_compared(folder, target, directory) for folder in _folders(directory)]
     others = [folder for folder in folders if not folder.is_this]
     in_the_way = [str(remote) for folder in others for remote in (*folder.differing.values(), *folder.foreign)]

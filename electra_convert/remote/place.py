@@ -1,4 +1,6 @@
-"""What a URL names, opened by `fsspec`: files and folders elsewhere, which may be there or not.
+"""What a URL names: files and folders elsewhere, which may be there or not.
+
+`fsspec` opens it, or one that we know by its name: a repository on the Hub, or a checkpoint that Google released.
 
 No URL is told with the credentials in it, nor with its query, which may be a signature.
 """
@@ -11,13 +13,15 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
 from electra_convert.errors import CheckpointNotFoundError, ElectraConvertError, OptionError, OutputError, SourceError
+from electra_convert.remote import released, repository
 
 MARK = "://"
 CHAIN = "::"
@@ -25,6 +29,8 @@ WEB = ("http", "https")
 LOCAL = ("file", "local")
 EXTRAS = {"http": "remote", "https": "remote", "gs": "gcs", "gcs": "gcs", "s3": "s3", "s3a": "s3"}
 """The extra of this package that a kind of URL needs."""
+KINDS = sorted({*EXTRAS, repository.SCHEME, released.SCHEME})
+"""Kinds of URLs that are told where another was given."""
 GOOGLE = "log in with `gcloud auth application-default login`, or set GOOGLE_APPLICATION_CREDENTIALS"
 AMAZON = "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; FSSPEC_S3_ANON=true for a public bucket"
 LOGINS = {"gs": GOOGLE, "gcs": GOOGLE, "s3": AMAZON, "s3a": AMAZON}
@@ -83,6 +89,7 @@ class Seen:
         checksum: The name of a checksum of all of its content, and the bytes of it.
         etag: Its ETag, which may or may not be a checksum.
         is_folder: Whether it is a folder.
+        kept: Where it is kept here, once it is downloaded, by what reads its file system.
     """
 
     size: int | None
@@ -90,6 +97,7 @@ class Seen:
     checksum: tuple[str, bytes] | None
     etag: str
     is_folder: bool
+    kept: Path | None
 
     @property
     def is_strong(self) -> bool:
@@ -99,7 +107,7 @@ class Seen:
     @classmethod
     def told(cls, info: Mapping[str, object]) -> Seen:
         """Read what `fsspec` calls `info`."""
-        size = info.get("size")
+        size, kept = info.get("size"), info.get("kept")
         known = next((name for name in (*VERSIONS, *TIMES) if info.get(name)), None)
         is_file = isinstance(size, int) and known is not None
         return cls(
@@ -108,6 +116,7 @@ class Seen:
             checksum=_checksum(info),
             etag=str(info.get("ETag") or info.get("etag") or ""),
             is_folder=info.get("type") == "directory",
+            kept=kept if isinstance(kept, Path) else None,
         )
 
 
@@ -152,6 +161,8 @@ class Remote:
     def names(self) -> tuple[str, ...]:
         """What stands between the slashes, as it would be spelt on a disk."""
         first, *others = self.parts
+        if self.is_on_hub:
+            return first, *(name.partition("@")[0] for name in others[:1]), *others[1:]
         names = (first.rpartition("@")[2], *others)
         return tuple(unquote(name.partition("?")[0]) for name in names) if self.is_web else names
 
@@ -166,13 +177,33 @@ class Remote:
         return self.scheme in WEB
 
     @property
+    def is_on_hub(self) -> bool:
+        """Whether a repository on the Hub has it."""
+        return self.scheme == repository.SCHEME
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether files can be copied there; to the Hub, they are uploaded."""
+        return not (self.is_web or self.is_on_hub)
+
+    @property
+    def is_root(self) -> bool:
+        """Whether it is in no folder: a bucket, a server, a repository."""
+        return len(self.parts) <= (2 if self.is_on_hub else 1)
+
+    @property
+    def blind_spot(self) -> str:
+        """What of it may not be seen, and why."""
+        return str(self.fs.blind_spot) if self.is_on_hub else ""
+
+    @property
     def parent(self) -> Remote:
         """The folder it is in; the highest is in itself."""
-        return Remote(self.fs, self.scheme, self.parts[:-1] or self.parts)
+        return self if self.is_root else replace(self, parts=self.parts[:-1])
 
     def child(self, name: str) -> Remote:
         """Return a file or folder in this folder."""
-        return Remote(self.fs, self.scheme, (*self.parts, quote(name) if self.is_web else name))
+        return replace(self, parts=(*self.parts, quote(name) if self.is_web else name))
 
     def look(self) -> Seen | None:
         """Ask for what is there now; nothing, if nothing is.
@@ -190,6 +221,8 @@ class Remote:
     def listed(self) -> dict[str, bool]:
         """Return the names in this folder, each with whether it is a folder. A web server need not tell any.
 
+        The Hub also tells the paths of what is in the folders in it.
+
         Raises:
             SourceError: There is no such folder, or it cannot be read.
         """
@@ -205,7 +238,10 @@ class Remote:
         paths = {entry["name"].strip("/"): entry["type"] == "directory" for entry in entries}
         inside = {path.removeprefix(own).strip("/"): folder for path, folder in paths.items() if path != own}
         names = {unquote(name) if self.is_web else name: folder for name, folder in inside.items() if "?" not in name}
-        return {name: folder for name, folder in names.items() if is_safe(name)}
+        return {name: folder for name, folder in names.items() if self._is_safe(name)}
+
+    def _is_safe(self, name: str) -> bool:
+        return all(map(is_safe, name.split("/") if self.is_on_hub else [name]))
 
 
 def is_safe(name: str) -> bool:
@@ -221,6 +257,11 @@ def open_remote(url: str) -> Remote:
     """
     scheme, _, rest = url.partition(MARK)
     scheme = scheme.lower()
+    if scheme == released.SCHEME:
+        return open_remote(released.address_of(rest.rstrip("/")))
+    if scheme == repository.SCHEME:
+        parts = repository.split(rest)
+        return Remote(repository.Repository.named(parts), scheme, parts)
     if CHAIN in url:
         raise OptionError(
             f"{shown(url)} is a chain of URLs, which is not read", hint="give the URL of an archive, or of a folder"
@@ -245,7 +286,7 @@ def _file_system(url: str, scheme: str) -> Any:
     except ValueError as error:
         raise OptionError(
             f"{shown(url)} is of no kind that is known: {shown(str(error))}",
-            hint=f"URLs of {', '.join(sorted(EXTRAS))} and others that fsspec knows can be read",
+            hint=f"URLs of {', '.join(KINDS)} and others that fsspec knows can be read",
         ) from None
     _quieten(type(file_system).__module__.partition(".")[0])
     return file_system
