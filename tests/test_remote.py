@@ -27,6 +27,7 @@ import pytest
 from click.testing import CliRunner
 
 from electra_convert import ConvertOptions, convert_checkpoint, inspect_checkpoint
+from electra_convert.batch.jobs import plan_jobs
 from electra_convert.cli import main
 from electra_convert.errors import (
     CheckpointNotFoundError,
@@ -41,7 +42,7 @@ from electra_convert.errors import (
 )
 from electra_convert.formats.google_tf1 import open_checkpoint
 from electra_convert.origin import NOTE_FILE, recall
-from electra_convert.remote import cache, copy, place
+from electra_convert.remote import cache, copy, place, released
 from electra_convert.remote.copy import copy_directory
 from electra_convert.remote.place import is_url, open_remote, shown
 from electra_convert.source import expand_source, locate, step_of
@@ -294,6 +295,61 @@ def test_an_archive_elsewhere_is_unpacked(web: Web, tmp_path: Path, query: str) 
     assert values_of(source) == values_of(TINY)
     with locate(source) as location:
         assert location.name == "tiny"
+
+
+@pytest.fixture
+def small(web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a checkpoint that Google released, and that this server has."""
+    web.files["electra-data/electra_small.zip"] = zipped(tmp_path)
+    monkeypatch.setitem(released.ADDRESSES, "electra-small", web.url("electra-data/electra_small.zip"))
+    return "google://electra-small"
+
+
+def test_what_google_released_is_read_by_its_name(web: Web, small: str) -> None:
+    """Downloaded once, and called as its archive."""
+    for _ in range(2):
+        assert values_of(small) == values_of(TINY)
+    assert len(web.gets("electra-data/electra_small.zip")) == 1
+    with locate(f"{small}/") as location:
+        assert location.name == "electra_small"
+        assert location.vocabulary is not None
+
+
+def test_a_released_checkpoint_is_gone_on_with(web: Web, small: str, small_blocks: int) -> None:
+    """As any download is, however large it is."""
+    web.faults["electra-data/electra_small.zip"] = Fault(after=10 * small_blocks + 5, stall=True)
+    assert web.url("electra-data/electra_small.zip") in refusal(small)
+    web.faults.clear()
+    assert values_of(small) == values_of(TINY)
+    assert web.gets("electra-data/electra_small.zip") == [None, f"bytes={9 * small_blocks}-"]
+
+
+@pytest.mark.parametrize("name", ["electra-small", "electra-base", "electra-large"])
+def test_all_that_google_released_has_a_name(name: str) -> None:
+    """It leads to an archive at an address that cannot be tampered with on the way."""
+    remote = open_remote(f"google://{name}")
+    assert (remote.scheme, remote.name) == ("https", f"{name.replace('-', '_')}.zip")
+
+
+@pytest.mark.parametrize("name", ["electra-huge", "electra-*", "", "electra-small/model.ckpt"])
+def test_what_google_did_not_release_is_told(name: str) -> None:
+    """With all that it did; patterns match none of it."""
+    for refused in (open_remote, expand_source):
+        with pytest.raises(OptionError, match=rf"{re.escape(repr(name))}\nWhat to do: .*google://electra-small, "):
+            refused(f"google://{name}")
+
+
+def test_a_released_checkpoint_is_found_again(web: Web, small: str, tmp_path: Path, base: ConvertOptions) -> None:
+    """By its name, in the note beside what was made of it; in a plan it needs no download to have a name."""
+    report = convert_checkpoint(small, tmp_path / "out", base)
+    origin = recall(tmp_path / "out" / "base", report.identity)
+    assert origin is not None
+    assert origin.source == small
+    web.requests.clear()
+    (tmp_path / "plan.yaml").write_text(f"version: 1\njobs: [{{source: '{small}', part: both}}]\n")
+    (job,) = plan_jobs(tmp_path / "plan.yaml")
+    assert (job.id, job.source, job.place) == ("electra_small", small, "out/electra_small")
+    assert not web.requests
 
 
 def test_a_file_url_is_a_path(kept: Path) -> None:

@@ -101,7 +101,7 @@ def model_info(hub: Hub, call: Call) -> Answer:
             "createdAt": stamp(history[0].date),
             "lastModified": stamp(head.date),
             "private": repo.private,
-            "gated": False,
+            "gated": "manual" if repo.gated else False,
             "disabled": False,
             "cardData": card,
             "tags": metadata.get("tags", []),
@@ -170,6 +170,8 @@ def entry(files: Mapping[str, Blob], path: str) -> dict[str, Any]:
 def resolve(hub: Hub, call: Call) -> Answer:
     """Give a file's content, or the part of it that is asked for."""
     repo = permitted(hub, call, "repo.content.read")
+    if repo.gated:
+        raise Refusal(403 if call.token else 401, f"Access to model {repo.id} is restricted", code="GatedRepo")
     head = repo.head(call.named["revision"])
     headers = {"X-Repo-Commit": head.oid, "Accept-Ranges": "bytes"}
     blob = head.files.get(call.named["path"])

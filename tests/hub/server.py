@@ -28,12 +28,14 @@ class Seen(NamedTuple):
         path: With the query.
         status: What it was answered, or was to be if the answer was lost; None if it broke off before.
         token: Whether a token came with it, and whether the Hub knows it.
+        range: The part of a file that was asked for.
     """
 
     method: str
     path: str
     status: int | None
     token: Literal["known", "unknown"] | None
+    range: str | None
 
 
 @dataclass
@@ -44,8 +46,8 @@ class Fault:
         method: Of HTTP.
         path: An expression found somewhere in the path and query.
         kind: `status` answers `status` and does nothing; `cut_request` closes the connection when half of the body
-            has come; `lose_answer` does the work and closes the connection; `stall` waits until the server's
-            `release` is set, or for `seconds`.
+            has come; `lose_answer` does the work and closes the connection; `cut_answer` does so when half of the
+            answer's body is sent; `stall` waits until the server's `release` is set, or for `seconds`.
         times: How many requests it meets.
         after: How many that match it lets through first.
         status: What `status` answers.
@@ -56,7 +58,7 @@ class Fault:
 
     method: str
     path: str
-    kind: Literal["status", "cut_request", "lose_answer", "stall"]
+    kind: Literal["status", "cut_request", "lose_answer", "cut_answer", "stall"]
     times: int = 1
     after: int = 0
     status: int = 503
@@ -186,7 +188,7 @@ class _Requests(BaseHTTPRequestHandler):
             if fault.kind == "lose_answer":
                 self.close_connection = True
             else:
-                self._send(answer)
+                self._send(answer, cut=fault.kind == "cut_answer")
         except (BrokenOffError, ConnectionError):
             self.close_connection = True
 
@@ -203,7 +205,7 @@ class _Requests(BaseHTTPRequestHandler):
             answer = self._work(call, fault, known=credential != "unknown")
             status = answer.status
         finally:
-            hub.requests.append(Seen(method, path, status, credential))
+            hub.requests.append(Seen(method, path, status, credential, self.headers.get("Range")))
         hub.tell(method, path, "done")
         return answer
 
@@ -236,11 +238,12 @@ class _Requests(BaseHTTPRequestHandler):
         with self.server.hub.lock:
             return answer_to(self.server.hub, call)
 
-    def _send(self, answer: Answer) -> None:
+    def _send(self, answer: Answer, *, cut: bool) -> None:
         self.send_response(answer.status)
         headers: Mapping[str, str] = {"Content-Length": str(len(answer.body)), **answer.headers}
         for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(answer.body)
+            self.wfile.write(answer.body[: len(answer.body) // 2] if cut else answer.body)
+        self.close_connection |= cut

@@ -136,10 +136,11 @@ class PullRequest:
 
 @dataclass
 class Repo:
-    """A model repository; each branch is its history, oldest commit first."""
+    """A model repository; each branch is its history, oldest commit first. If it is gated, nobody reads its files."""
 
     id: str
     private: bool
+    gated: bool = False
     branches: dict[str, list[Commit]] = field(default_factory=dict)
     pull_requests: list[PullRequest] = field(default_factory=list)
     objects: dict[str, bytes] = field(default_factory=dict)

@@ -480,7 +480,7 @@ def test_half_a_request_does_nothing(hub: HubServer, secret: str) -> None:
         connection.sendall(head.encode() + b'{"name": "half", "organization": "org"}')
         connection.shutdown(socket.SHUT_WR)
         assert connection.recv(1) == b""
-    assert hub.requests[-1] == ("POST", "/api/repos/create", None, "known")
+    assert hub.requests[-1] == ("POST", "/api/repos/create", None, "known", None)
     assert list(hub.repos) == [REPO]
 
 
