@@ -141,7 +141,8 @@ def locate(
     """Find the checkpoint that `source` names.
 
     Args:
-        source: A directory, prefix, `.index`, `.data-*` or `checkpoint` file, an archive, or the URL of one of these.
+        source: A directory, prefix, `.index`, `.data-*` or `checkpoint` file, an archive, or the URL of one of these:
+            `hf://org/name` on the Hub, and `google://electra-small` for what Google released, are URLs too.
         step: The step to use; by default the one the `checkpoint` file names.
         values: Whether the values will be read. If not, the data files of a checkpoint elsewhere are not downloaded:
             files of their sizes stand for them.
@@ -150,6 +151,7 @@ def locate(
     Raises:
         SourceError: There is none, or it is of a kind that is not read; the subclass says which.
         OptionError: The source names one step, and `step` another; or what reads its URL is not installed.
+        HubPermissionError: The token for the Hub can be none.
         DiskSpaceError: There is no room to download it, or to unpack an archive.
     """
     if is_url(source):

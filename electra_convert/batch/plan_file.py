@@ -108,7 +108,11 @@ class JobPlan(JobDefaults, frozen=True, kw_only=True, forbid_unknown_fields=True
     """One checkpoint, or all that a pattern matches."""
 
     source: Annotated[
-        str, _about("A checkpoint: a directory, prefix, archive or URL of one; or a pattern, such as model.ckpt-*.")
+        str,
+        _about(
+            "A checkpoint: a directory, prefix, archive or URL of one (hf://org/name, google://electra-small); or a "
+            "pattern, such as model.ckpt-*."
+        ),
     ]
     name: Annotated[str | None, _about("What to call it; by default the name of the checkpoint's directory.")] = None
 

@@ -73,7 +73,8 @@ def convert(
     """Convert SOURCE to OUT.
 
     SOURCE is a checkpoint's directory, prefix, one of its files, or a .zip or .tar.gz of it, or the URL of one
-    (https://, gs://, s3://); by default the working directory. OUT is by default ./NAME-PART.
+    (https://, gs://, s3://, hf://org/name), or google://electra-small, -base or -large; by default the working
+    directory. OUT is by default ./NAME-PART.
     """
     with told(debug=debug):
         from electra_convert import ConvertOptions, convert_checkpoint

@@ -21,7 +21,7 @@ from electra_convert.errors import (
     ElectraConvertError,
     SourceError,
 )
-from electra_convert.hub.client import Doing, Hub, causes, client_errors, explained, safe_cause, status_of
+from electra_convert.hub.client import Doing, Hub, causes, client_errors, explained, find_token, safe_cause, status_of
 from electra_convert.hub.names import MAIN, check_repo_id, place_name
 
 SCHEME = "hf"
@@ -133,6 +133,7 @@ class Repository:
             return self._cached() if _is_offline() else self._current()
 
     def _current(self) -> _Commit:
+        find_token()  # one that can be none would be in the client's errors
         found = self._hub.api.model_info(self.repo_id, revision=self.revision, files_metadata=True)
         return _Commit(found.sha, {each.rfilename: each.size for each in found.siblings})
 

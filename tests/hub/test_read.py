@@ -20,6 +20,7 @@ from electra_convert.errors import (
     CorruptCheckpointError,
     DiskSpaceError,
     ElectraConvertError,
+    HubPermissionError,
     OptionError,
     PlanError,
     SourceError,
@@ -203,6 +204,14 @@ def test_a_token_that_the_hub_does_not_know_is_told(repo: Repo, monkeypatch: pyt
     assert "the Hub knows no such token" in message
     assert "read access to the contents of the repositories of org" in message
     assert "hf_unknown" not in message
+
+
+def test_a_token_that_can_be_none_is_told(repo: Repo, hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the client puts it into a header, and then into its error."""
+    assert repo
+    monkeypatch.setenv("HF_TOKEN", "hf_mis typed")
+    assert "has characters that no token has" in refusal(SOURCE, HubPermissionError)
+    assert not hub.requests
 
 
 def test_a_gated_repository_is_told(repo: Repo) -> None:
