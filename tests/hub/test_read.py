@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import shutil
+import subprocess
+import sys
 import traceback
 import zipfile
 from collections.abc import Iterator
@@ -348,6 +350,20 @@ def test_a_plan_takes_them(repo: Repo, hub: HubServer, tmp_path: Path) -> None:
         plan_jobs(plan)
     assert f"{SOURCE}/model.ckpt-* is a pattern, which matches nothing on the Hub" in str(error.value)
     assert "the output hf://org/out cannot be written to" in str(error.value)
+
+
+def test_a_batch_converts_them_and_knows_them_again(repo: Repo, hub: HubServer, tmp_path: Path) -> None:
+    """In processes of their own; what is unchanged is asked for, and not downloaded again."""
+    assert repo
+    plan = tmp_path / "plan.yaml"
+    job = f"{{source: '{SOURCE}', part: discriminator, targets: [pytorch], verify: false}}"
+    plan.write_text(f"version: 1\njobs: [{job}]\n")
+    command = [sys.executable, "-m", "electra_convert", "batch", str(plan)]
+    for done in ("1 done", "1 already done"):
+        run = subprocess.run(command, env=hub.environment, capture_output=True, text=True, check=False)
+        assert done in run.stdout, run.stdout + run.stderr
+    assert (tmp_path / "out" / "electra" / "30" / "pretraining" / "model.safetensors").is_file()
+    assert downloaded(hub).count(DATA) == 1
 
 
 def test_patterns_and_copies_are_refused(tmp_path: Path) -> None:
