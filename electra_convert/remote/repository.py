@@ -15,12 +15,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote, unquote
 
-from electra_convert.errors import (
-    CorruptCheckpointError,
-    DiskSpaceError,
-    ElectraConvertError,
-    SourceError,
-)
+from electra_convert.errors import CorruptCheckpointError, DiskSpaceError, ElectraConvertError, SourceError
 from electra_convert.hub.client import Doing, Hub, causes, client_errors, explained, find_token, safe_cause, status_of
 from electra_convert.hub.names import MAIN, check_repo_id, place_name
 
@@ -138,8 +133,9 @@ class Repository:
         return _Commit(found.sha, {each.rfilename: each.size for each in found.siblings})
 
     def _cached(self) -> _Commit:
-        """Return the commit that is in the cache, and those of its files that are."""
-        folder = Path(self._hub.api.snapshot_download(self.repo_id, revision=self.revision, local_files_only=True))
+        """Return the commit that is in the cache, and those of its files that are; it need not be all of them."""
+        options = {"revision": self.revision, "allow_patterns": [], "local_files_only": True}
+        folder = Path(self._hub.api.snapshot_download(self.repo_id, **options))
         files = (path for path in folder.rglob("*") if path.is_file())
         return _Commit(folder.name, {path.relative_to(folder).as_posix(): path.stat().st_size for path in files})
 
@@ -166,30 +162,30 @@ class Repository:
             raise self._explained(error) from safe_cause(error)
 
     def _explained(self, error: Exception) -> ElectraConvertError:
-        from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+        from huggingface_hub import errors
 
         log_in = "log in with `hf auth login`, or set HF_TOKEN"
-        if isinstance(error, GatedRepoError):
+        if isinstance(error, errors.GatedRepoError):
             return SourceError(
                 f"{self} is gated: who may read it, its owner decides", hint=f"ask for access on its page; {log_in}"
             )
-        if isinstance(error, RepositoryNotFoundError):
+        if isinstance(error, errors.RepositoryNotFoundError):
             return SourceError(
                 f"the Hub does not know {self.repo_id}, or does not show it to you",
                 hint=f"check the name; if it is private, {log_in}",
             )
-        if isinstance(error, RevisionNotFoundError):
+        if isinstance(error, errors.RevisionNotFoundError):
             return SourceError(
                 f"{self.repo_id} has no revision {self.revision!r}", hint="give a branch, a tag or a whole commit hash"
             )
-        return self._unexplained(error, log_in)
-
-    def _unexplained(self, error: Exception, log_in: str) -> ElectraConvertError:
-        """Explain an error that is not about the name."""
-        if _is_offline():
+        if _is_offline() and isinstance(error, errors.LocalEntryNotFoundError):
             return SourceError(
                 f"{self} is not in the cache of the Hub's client", hint="unset HF_HUB_OFFLINE to download it"
             )
+        return self._unnamed(error, log_in)
+
+    def _unnamed(self, error: Exception, log_in: str) -> ElectraConvertError:
+        """Explain an error that the client has no name for."""
         if any(isinstance(cause, OSError) and cause.errno == errno.ENOSPC for cause in causes(error)):
             return DiskSpaceError(f"{self} does not fit into the cache of the Hub's client", hint=CACHE_HINT)
         doing = Doing("read", self.repo_id)

@@ -303,6 +303,14 @@ def test_offline_the_cache_of_the_client_is_enough(repo: Repo, request: pytest.F
     assert inspect_checkpoint(SOURCE) == inspect_checkpoint(TINY)
 
 
+def test_offline_other_files_need_not_be_there(repo: Repo, hub: HubServer, request: pytest.FixtureRequest) -> None:
+    """What another program left incomplete in the cache may be all of a checkpoint."""
+    api = huggingface_hub.HfApi(endpoint=hub.url)
+    api.snapshot_download(repo.id, allow_patterns=["model.ckpt-30.*", "checkpoint"])
+    request.getfixturevalue("offline")
+    assert values_of(SOURCE) == values_of(TINY)
+
+
 def test_offline_what_is_not_in_the_cache_is_told(repo: Repo, request: pytest.FixtureRequest) -> None:
     """No repository, no such branch, or not all of a checkpoint: that more of it may be there is told too."""
     inspect_checkpoint(SOURCE)
