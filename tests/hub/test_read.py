@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ import traceback
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import huggingface_hub.constants
 import huggingface_hub.file_download
@@ -289,6 +291,15 @@ def test_the_disk_must_have_room(repo: Repo, hub: HubServer, monkeypatch: pytest
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, size - 1))
     assert "HF_HUB_CACHE" in refusal(SOURCE, DiskSpaceError)
     assert DATA not in downloaded(hub)
+
+
+def test_a_disk_that_fills_is_told(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever took the room meanwhile."""
+    assert repo
+    monkeypatch.setattr(huggingface_hub.HfApi, "hf_hub_download", Mock(side_effect=OSError(errno.ENOSPC, "full")))
+    message = refusal(SOURCE, DiskSpaceError)
+    assert "org/electra does not fit into the cache of the Hub's client" in message
+    assert "HF_HUB_CACHE" in message
 
 
 # Offline
