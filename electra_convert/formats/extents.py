@@ -36,6 +36,8 @@ TILE = 256
 PADDING = 16
 """Width of the tiles of a transposition, and how far their rows are moved apart: rows whose distance is a power of
 two fall into the same cache lines, which makes it several times slower."""
+WIDER = {"float16": "float32 or bfloat16", "bfloat16": "float32"}
+"""Dtypes with a wider range than one has."""
 SYNC_FILE_RANGE_WRITE = 2
 """Flag of Linux' `sync_file_range`: start to write, and do not wait."""
 
@@ -51,7 +53,8 @@ class Extent:
 class Written:
     """Where the tensors lie that are in files of one format and dtype already: the next gets copies of their bytes.
 
-    The files are held open until it is closed, so that it does not matter what becomes of their names.
+    The files are held open until it is closed, so that it does not matter what becomes of their names. Nothing else may
+    write to them meanwhile: what they hold is not looked at again.
     """
 
     def __init__(self) -> None:
@@ -172,12 +175,22 @@ def _blocks(tensor: Tensor, dtype: np.dtype[np.generic]) -> Iterator[Array]:
     try:
         with np.errstate(over="raise"):
             for block in contiguous_blocks(tensor.values(), dtype):
+                _require_finite(block)
                 yield block.reshape(-1).view(np.uint8)
     except FloatingPointError as error:
+        wider = WIDER.get(dtype.name)
         raise OutputError(
             f"{tensor.name} holds values that {dtype.name} cannot hold",
-            hint="choose a dtype with a wider range: --dtype float32 or bfloat16",
+            hint=f"choose a dtype with a wider range: --dtype {wider}" if wider else "",
         ) from error
+
+
+def _require_finite(block: Array) -> None:
+    """Raise what NumPy raises for its own dtypes, where a value has become infinite as bfloat16."""
+    import numpy as np
+
+    if block.dtype.name == "bfloat16" and not np.isfinite(block).all():
+        raise FloatingPointError
 
 
 def contiguous_blocks(array: Values, dtype: np.dtype[np.generic]) -> Iterator[Array]:

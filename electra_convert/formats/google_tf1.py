@@ -7,8 +7,8 @@ order. A partitioned tensor has one entry that lists its slices, and one for eac
 the name and the slice. The layout is that of TensorFlow's
 `tensorflow/core/util/tensor_bundle/tensor_bundle.cc` and `tensorflow/core/protobuf/tensor_bundle.proto`.
 
-Opening reads the index alone, and checks all it says against the sizes of the data files. Values are views of
-the data files, mapped into memory when the first is loaded.
+Opening reads the index alone, and checks all it says against the sizes of the data files. Values are read when
+they are loaded.
 """
 
 from __future__ import annotations
@@ -114,7 +114,8 @@ class GoogleCheckpoint:
         prefix: What the names of its files begin with: `electra_small/model.ckpt-30`.
         identity: SHA-256 of the index, which holds the checksum of every tensor.
         files: The index, then the data files.
-        tensors: The tensors by name, sorted. What `load()` returns is read-only, and as a rule not a copy.
+        tensors: The tensors by name, sorted. Their values are in the data files; those of a partitioned one are put
+            together in memory.
         unreadable: Tensors that cannot be read although nothing is damaged, by name: the reason, which is the
             element type as a rule.
     """
@@ -565,7 +566,11 @@ def _values(pieces: Sequence[_Piece], entry: _Entry) -> Values:
         return pieces[0].values
     array = np.empty(entry.shape, numpy_dtype(entry.dtype))
     for piece in pieces:
-        array[tuple(slice(start, start + length) for start, length in piece.box)] = piece.values
+        part = array[tuple(slice(start, start + length) for start, length in piece.box)]
+        if part.flags.c_contiguous:
+            piece.values.read_into(part)
+        else:
+            part[...] = piece.values
     return array
 
 
