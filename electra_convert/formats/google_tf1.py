@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
     Box = tuple[tuple[int, int], ...]
     """The start and length of a slice on each axis."""
+    _State = Literal["damaged", "not finite", "good"]
+    """What values are: not those that were saved, no numbers, or neither."""
 
 HEADER_KEY = b""
 SLICE_KEY_START = b"\0"
@@ -140,8 +142,11 @@ class GoogleCheckpoint:
         from concurrent.futures import ThreadPoolExecutor
 
         pieces = [(name, piece) for name in names for piece in self._pieces[name]]
+        states: list[_State] = ["good"] * len(pieces)
+        shares = [pieces[start::THREADS] for start in range(THREADS)]
         with ThreadPoolExecutor(THREADS) as pool:
-            states = list(pool.map(lambda item: item[1].examine(advance or _ignore), pieces))
+            for start, found in enumerate(pool.map(lambda share: _examine(share, advance or _ignore), shares)):
+                states[start::THREADS] = found
         self.require_unchanged()
         for state, what, hint in (
             ("damaged", "differ from their checksums", DAMAGED_HINT),
@@ -532,15 +537,13 @@ class _Piece:
         """The elements."""
         return StoredArray(self.file, self.dtype, self.offset, tuple(length for _, length in self.box))
 
-    def examine(self, advance: Callable[[int], None]) -> Literal["damaged", "not finite", "good"]:
-        """Return what the values are: not those that were saved, no numbers, or neither."""
+    def examine(self, buffer: Array, advance: Callable[[int], None]) -> _State:
+        """Return what the values are, which are read into a buffer of bytes, as many at a time as it has."""
         import google_crc32c
-        import numpy as np
 
-        buffer = np.empty(min(CHUNK_SIZE, self.size), np.uint8)
         dtype = numpy_dtype(self.dtype)
         crc, finite = 0, True
-        for start in range(0, self.size, CHUNK_SIZE):
+        for start in range(0, self.size, len(buffer)):
             chunk = buffer[: self.size - start]
             self.file.read_into(chunk, self.offset + start)
             crc = google_crc32c.extend(crc, chunk)
@@ -549,6 +552,14 @@ class _Piece:
         if masked(crc) != self.checksum:
             return "damaged"
         return "good" if finite else "not finite"
+
+
+def _examine(pieces: Sequence[tuple[str, _Piece]], advance: Callable[[int], None]) -> list[_State]:
+    """Return what the values of each piece are, in memory that is used again: new pages take a system long to find."""
+    import numpy as np
+
+    buffer = np.empty(CHUNK_SIZE, np.uint8)
+    return [piece.examine(buffer, advance) for _, piece in pieces]
 
 
 def _is_finite(values: Array) -> bool:

@@ -74,7 +74,7 @@ def written() -> Iterator[extents.Written]:
 @contextmanager
 def small_pieces(block: int, tile: int) -> Iterator[None]:
     """Cut arrays into small pieces, so that small arrays have many."""
-    with patch.multiple(extents, READ_SIZE=block, WRITE_SIZE=block, TILE=tile):
+    with patch.multiple(extents, BLOCK_SIZE=block, WRITE_SIZE=block, TILE=tile):
         yield
 
 
