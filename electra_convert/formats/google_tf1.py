@@ -33,6 +33,7 @@ from electra_convert.formats.ordered_code import ordered_integer, ordered_number
 from electra_convert.formats.sstable import CompressedBlockError, masked, read_table, write_table
 from electra_convert.formats.stored import StoredArray, StoredFile
 from electra_convert.formats.wire import DamageError, Message, bytes_field, fixed32_field, number_field
+from electra_convert.printable import printable
 from electra_convert.tensor import ITEM_SIZES, Tensor, numpy_dtype
 from electra_convert.whole_file import read_whole
 
@@ -369,7 +370,7 @@ def _entries(table: Mapping[bytes, bytes], index: Path) -> dict[bytes, _Entry]:
             try:
                 entries[key] = _Entry.parse(value)
             except DamageError as error:
-                problems.append(f"{_name(key)}: {error}")
+                problems.append(f"{printable(key)}: {error}")
     _require_none(problems, f"{index} is damaged")
     return entries
 
@@ -380,13 +381,15 @@ def _shards(entries: Mapping[bytes, _Entry], prefix: Path, count: int) -> dict[i
     outside = [f"data file {number} of {count}" for number in numbers if not 0 <= number < count]
     _require_none(outside, f"{index_path(prefix)} is damaged: it refers to data files that cannot be")
     paths = {number: shard_path(prefix, number, count) for number in numbers}
-    missing = [str(path) for path in paths.values() if not path.is_file()]
+    missing = [str(path) for path in paths.values() if not os.path.lexists(path)]
     _require_none(missing, f"the checkpoint {prefix} is incomplete: data files are missing")
+    others = [str(path) for path in paths.values() if not path.is_file()]
+    _require_none(others, f"the checkpoint {prefix} is incomplete: data files are no files that can be read")
     return {number: StoredFile.find(path) for number, path in paths.items()}
 
 
 def _unreadable(entries: Mapping[bytes, _Entry]) -> dict[str, str]:
-    return {_name(key): entry.fault for key, entry in entries.items() if entry.fault and not _is_slice(key)}
+    return {printable(key): entry.fault for key, entry in entries.items() if entry.fault and not _is_slice(key)}
 
 
 def _tensors(
@@ -404,9 +407,9 @@ def _tensors(
             pieces[name] = _locate(key, entries, shards)
             tensors[name] = Tensor(name, entry.shape, entry.dtype, partial(_values, pieces[name], entry))
         except UnicodeDecodeError:
-            problems.append(f"{_name(key)}: the name is not UTF-8")
+            problems.append(f"{printable(key)}: the name is not UTF-8")
         except DamageError as error:
-            problems.append(f"{_name(key)}: {error}")
+            problems.append(f"{printable(key)}: {error}")
     problems += _overlaps(pieces)
     _require_none(problems, f"{index} is damaged, or data files are truncated")
     return tensors, pieces
@@ -423,7 +426,7 @@ def _overlaps(pieces: Mapping[str, Sequence[_Piece]]) -> Iterator[str]:
 def _stray_slices(entries: Mapping[bytes, _Entry]) -> list[str]:
     """Return the slices that no tensor lists."""
     listed = {_slice_key(key, box) for key, entry in entries.items() for box in entry.slices}
-    return [f"{_name(key)}: no tensor has such a slice" for key in entries if _is_slice(key) and key not in listed]
+    return [f"{printable(key)}: no tensor has such a slice" for key in entries if _is_slice(key) and key not in listed]
 
 
 def _locate(key: bytes, entries: Mapping[bytes, _Entry], shards: Mapping[int, StoredFile]) -> list[_Piece]:
@@ -608,12 +611,6 @@ def _sync(file: BinaryIO) -> None:
 
 
 # Problems
-
-
-def _name(key: bytes) -> str:
-    """Return a key as text, whatever its bytes; what a terminal would obey is escaped."""
-    text = key.decode(errors="backslashreplace")
-    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
 
 def _require_none(problems: Sequence[str], message: str, hint: str = DAMAGED_HINT) -> None:
