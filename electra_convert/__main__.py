@@ -1,5 +1,25 @@
-"""`python -m electra_convert` is the command line."""
+"""`electra-convert`, and `python -m electra_convert`, are the command line."""
 
-from electra_convert.cli import main
+from __future__ import annotations
 
-main(prog_name="electra-convert")
+import sys
+
+from electra_convert.signals import heed_signals, ignore_signals, send_again, tell_of_interrupt
+
+
+def main() -> None:
+    """Run what was typed, and leave with its exit code; Ctrl-C may come at any moment, also while all is loaded."""
+    try:
+        heed_signals()
+        sys.unraisablehook = send_again
+        from electra_convert.cli import run
+
+        sys.exit(run())
+    except KeyboardInterrupt:
+        tell_of_interrupt()
+    finally:
+        ignore_signals()
+
+
+if __name__ == "__main__":
+    main()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -29,8 +29,10 @@ from electra_convert.output import clear_abandoned, exists_error, require_space,
 from electra_convert.part import SOURCE_FORMAT, Checkpoint, SourcePart, recognise
 from electra_convert.plan import HeadPlan, Planner, Tokenizer, WeightFile, plan_tokenizer
 from electra_convert.progress import Advance, Progress, no_progress
+from electra_convert.remote.place import is_url
 from electra_convert.source import Location, locate
 from electra_convert.tokenizer import read_vocabulary
+from electra_convert.whole_file import read_whole
 
 EXACT = {"float32": ("float16", "bfloat16"), "float16": (), "bfloat16": ()}
 """Other dtypes whose every value a dtype holds."""
@@ -148,6 +150,7 @@ def convert_checkpoint(
     """
     with locate(source, step=options.step, values=not dry_run, progress=progress) as location:
         conversion = Conversion.prepare(location, None if out is None else Path(out), options)
+        conversion.require_apart(source)
         if not dry_run:
             conversion.clear_abandoned()
         there = conversion.find_finished(exist_ok=exist_ok)
@@ -231,10 +234,20 @@ class Conversion:
             progress("writing", sum(file.value_bytes for file in _files(missing, there))) as advance,
         ):
             for head in there:
-                shards.remember(head, self.out / head.directory)
+                shards.remember(head, self.out / head.directory, self.out / head.directory)
             for head in missing:
                 self._write(head, shards, advance)
+        self._require_written()
         return self.report("written", there=there, notes=shards.notes)
+
+    def _require_written(self) -> None:
+        gone = [str(self.out / head.directory) for head in self.heads if not (self.out / head.directory).is_dir()]
+        if gone:
+            raise OutputError(
+                f"what was written to {self.out} is not there any more: something moved or removed it meanwhile",
+                problems=gone,
+                hint="convert again",
+            )
 
     def report(self, status: Status, *, there: Sequence[HeadPlan] = (), notes: Sequence[str] = ()) -> ConversionReport:
         """Describe this conversion."""
@@ -258,8 +271,9 @@ class Conversion:
         sizes: dict[bool, dict[tuple[int, int], int]] = {True: {}, False: {}}
         for head in self.heads:
             for path in (self.out / head.directory).rglob("*"):
-                stat = path.stat()
-                sizes[head in there][stat.st_dev, stat.st_ino] = stat.st_size if path.is_file() else 0
+                with suppress(FileNotFoundError):  # another run replaces it
+                    stat = path.stat()
+                    sizes[head in there][stat.st_dev, stat.st_ino] = stat.st_size if path.is_file() else 0
         return sum(size for inode, size in sizes[False].items() if inode not in sizes[True])
 
     def _head_report(self, head: HeadPlan, status: Status) -> HeadReport:
@@ -288,6 +302,23 @@ class Conversion:
             assumed=source.assumed | self.tokenizers[part].assumed,
             source_tensors={fate: fates.count(fate) for fate in dict.fromkeys(fates)},
         )
+
+    def require_apart(self, source: str | os.PathLike[str]) -> None:
+        """Check that nothing that is read would be replaced.
+
+        Raises:
+            OptionError: It lies where a head is to be written.
+        """
+        read = [*self.files.files, self.options.vocab, self.options.config, self.options.mappings]
+        read += [] if is_url(source) else [Path(source)]
+        places = [(self.out / head.directory).resolve() for head in self.heads]
+        inside = {path for path in filter(None, read) for place in places if path.resolve().is_relative_to(place)}
+        if inside:
+            raise OptionError(
+                f"heads are to be written to {self.out}, where files are that are read for them",
+                problems=sorted(map(str, inside)),
+                hint="choose another OUT",
+            )
 
     def clear_abandoned(self) -> None:
         """Remove what killed runs left where this one writes."""
@@ -335,7 +366,7 @@ class Conversion:
             for place, content in head.documents.items():
                 write_document(staged / place, content)
             self.files.require_unchanged()
-        shards.remember(head, target)
+            shards.remember(head, staged, target)
 
 
 class _Shards:
@@ -351,12 +382,19 @@ class _Shards:
         for written in self.written.values():
             written.close()
 
-    def remember(self, head: HeadPlan, directory: Path) -> None:
-        """Note where the backbone of a finished head lies, in each format."""
+    def remember(self, head: HeadPlan, directory: Path, target: Path) -> None:
+        """Note where the backbone of a finished head lies, in each format, and which file it is.
+
+        Args:
+            head: The head.
+            directory: Where it is now.
+            target: Where it will be.
+        """
         for file in head.weights:
             if file.backbone:
-                path = directory / file.path
-                self._places.setdefault((head.part, file.target), (path, path.stat().st_ino))
+                with suppress(FileNotFoundError):  # then it is written again
+                    inode = (directory / file.path).stat().st_ino
+                    self._places.setdefault((head.part, file.target), (target / file.path, inode))
 
     def link(self, part: Part, file: WeightFile, path: Path) -> bool:
         """Make `path` the backbone that is there already, if one is, at no cost in bytes."""
@@ -454,9 +492,9 @@ def _bytes_needed(heads: Sequence[HeadPlan], there: Sequence[HeadPlan] = ()) -> 
 def _is_this(head: HeadPlan, directory: Path) -> bool:
     """Say whether a directory is what this plan would write: its documents are the same, its weights are there."""
     try:
-        return all((directory / place).read_bytes() == content for place, content in head.documents.items()) and all(
-            (directory / file.path).stat().st_size >= file.value_bytes for file in head.weights
-        )
+        return all(
+            read_whole(directory / place, len(content)) == content for place, content in head.documents.items()
+        ) and all((directory / file.path).stat().st_size >= file.value_bytes for file in head.weights)
     except OSError:
         return False
 

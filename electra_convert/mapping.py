@@ -6,7 +6,6 @@ inventory is named, joined or declared absent; every placeholder is known; no tw
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -23,7 +22,7 @@ from electra_convert.errors import MappingError
 from electra_convert.inventory import LEAVES, PARTS, Inventory, Part, TensorSpec, is_layered
 from electra_convert.tensor import Tensor
 from electra_convert.transforms import TRANSFORMS, TransformName, join, joined_shape
-from electra_convert.yaml import read_yaml
+from electra_convert.yaml import read_hashed_yaml
 
 if TYPE_CHECKING:
     from electra_convert.tensor import Values
@@ -227,14 +226,14 @@ def load_mappings(directory: Path | None = None) -> Mappings:
             f"there is no {INVENTORY_FILE} in the mappings folder {directory}",
             hint="copy the package's own folder and change the copy; `electra-convert mappings list` shows where it is",
         )
-    inventory = _read(directory / INVENTORY_FILE, Inventory)
-    mappings = {path: _read(path, FormatMapping) for path in files if path.name != INVENTORY_FILE}
+    hashes: dict[str, str] = {}
+    inventory = _read(directory / INVENTORY_FILE, Inventory, hashes)
+    mappings = {path: _read(path, FormatMapping, hashes) for path in files if path.name != INVENTORY_FILE}
     problems = [f"{INVENTORY_FILE}: {fault}" for fault in _inventory_faults(inventory)]
     if not problems:  # only then can the formats be compared with it
         problems = [f"{path.name}: {fault}" for path in mappings for fault in _faults(mappings[path], inventory, path)]
     if problems:
         raise MappingError(f"the mappings in {directory} are wrong", problems=problems, hint="correct these rows")
-    hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
     return Mappings(inventory, {mapping.format: mapping for mapping in mappings.values()}, hashes)
 
 
@@ -251,9 +250,11 @@ def mapping_schema() -> dict[str, Any]:
     }
 
 
-def _read(path: Path, kind: type[T]) -> T:
+def _read(path: Path, kind: type[T], hashes: dict[str, str]) -> T:
+    """Return what a file holds, and note its hash."""
     try:
-        return msgspec.convert(read_yaml(path), kind)
+        content, hashes[path.name] = read_hashed_yaml(path)
+        return msgspec.convert(content, kind)
     except msgspec.ValidationError as error:
         raise MappingError(
             f"{path.name} does not follow the schema: {error}",

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from electra_convert.errors import OutputError
+from electra_convert.errors import OutputError, SourceError
 from electra_convert.formats.google_tf1 import index_path
 from electra_convert.json_text import read_json_file
 from electra_convert.output import replace_document
@@ -50,10 +50,19 @@ def _spelt(source: str | os.PathLike[str]) -> str:
 
 
 def recall(directory: Path, identity: str) -> Origin | None:
-    """Return the source with this identity, if a note in or above `directory` tells, and it is still there."""
+    """Return the source with this identity, if a note in or above `directory` tells, and it is still there.
+
+    Raises:
+        SourceError: What has the name of a note is no file.
+    """
     directory = directory.absolute()
     for folder in (directory, *directory.parents[:LEVELS]):
-        entry = _read(folder / NOTE_FILE).get(identity)
+        note = folder / NOTE_FILE
+        if os.path.lexists(note) and not os.path.isfile(note):  # noqa: PTH113  # false, where Path.is_file() raises
+            raise SourceError(
+                f"{note} is no file, so nothing tells where the source lies", hint="remove it, or name it with --source"
+            )
+        entry = _read(note).get(identity)
         if isinstance(entry, dict) and isinstance(entry.get("source"), str):
             source = entry["source"] if is_url(entry["source"]) else Path(entry["source"])
             return Origin(source, entry.get("step")) if _is_there(source) else None

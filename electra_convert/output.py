@@ -14,7 +14,7 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -65,7 +65,7 @@ def scratch_folder() -> Iterator[Path]:
     """
     parent = Path(tempfile.gettempdir())
     _remove_abandoned(parent, SCRATCH.format(mark=MARK))
-    with _held(parent / SCRATCH.format(mark=secrets.token_hex(4))) as folder:
+    with _held(lambda mark: parent / SCRATCH.format(mark=mark)) as folder:
         inside = folder / NEW
         inside.mkdir()
         yield inside
@@ -157,11 +157,18 @@ def replacing(path: Path) -> Iterator[Path]:
 def write_report(path: Path, text: str) -> None:
     """Write a report, in place of what is there; the directories above it are made.
 
+    A link is followed. To a pipe or a device it is written, as a shell does it.
+
     Raises:
         OutputError: It cannot be written; the subclass says if the disk is full.
     """
-    make_directory(path.parent)
-    replace_document(path, text.encode())
+    with _told(path):
+        if path.exists() and not path.is_file():
+            path.write_text(text, "utf-8")
+            return
+    place = Path(os.path.realpath(path))
+    make_directory(place.parent)
+    replace_document(place, text.encode())
 
 
 def make_directory(directory: Path) -> None:
@@ -193,18 +200,19 @@ def _parents_of(target: Path) -> Iterator[None]:
 def _staging(target: Path) -> Iterator[Path]:
     """Yield a new folder beside `target`; remove it at the end, and now all that nobody holds there any more."""
     clear_abandoned(target.parent)
-    with _held(target.parent / STAGING.format(name=target.name, mark=secrets.token_hex(4))) as folder:
+    with _held(lambda mark: target.parent / STAGING.format(name=target.name, mark=mark)) as folder:
         yield folder
 
 
 @contextmanager
-def _held(folder: Path) -> Iterator[Path]:
-    """Make a folder and hold it; remove it at the end."""
-    lock = None
+def _held(place: Callable[[str], Path]) -> Iterator[Path]:
+    """Make a folder, whose place follows from its mark, and hold it; remove it at the end."""
+    folder, lock = place(secrets.token_hex(4)), None
     try:
         while lock is None:
             folder.mkdir(0o700)
-            lock = _lock(folder)
+            if (lock := _lock(folder)) is None:
+                folder = place(secrets.token_hex(4))  # the first may still be in the hands of who clears it away
         yield folder
     finally:
         try:
@@ -223,10 +231,17 @@ def _lock(folder: Path) -> int | None:
         return None
     with suppress(OSError):  # this disk has no locks; nothing is ever taken for abandoned there
         fcntl.flock(lock, fcntl.LOCK_EX)
-    if (folder / LOCK).exists():
+    if _is_at(folder / LOCK, lock):
         return lock
     os.close(lock)
     return None
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    """Say whether a path leads to an open file, and not to none, or to another by now."""
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(descriptor), path.lstat())
+    return False
 
 
 def clear_abandoned(parent: Path) -> None:
@@ -235,7 +250,10 @@ def clear_abandoned(parent: Path) -> None:
 
 
 def _remove_abandoned(parent: Path, pattern: str) -> None:
-    for folder in parent.glob(pattern):
+    folders: list[Path] = []
+    with suppress(OSError):  # no such name can be, or one may not look
+        folders += parent.glob(pattern)
+    for folder in folders:
         with suppress(OSError):
             if folder.is_symlink():
                 continue

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from electra_convert.output import in_bytes
 from electra_convert.plan import NATIVE
+from electra_convert.printable import printable, printable_lines
 from electra_convert.progress import Advance, Progress
 from electra_convert.report.calls import load_call
 
@@ -46,7 +48,7 @@ def show_progress() -> Iterator[Progress]:
     """Yield what shows progress on stderr: a line for each stretch of work, and on a terminal a bar below it."""
     from rich import progress as bars
 
-    console = Console(stderr=True)
+    console = _PlainConsole(stderr=True)
 
     @contextmanager
     def stretch(name: str, total: int, *, unit: str = "bytes") -> Iterator[Advance]:
@@ -67,7 +69,7 @@ def client_progress() -> Iterator[Callable[[str], None]]:
     """Yield what tells on stderr what is waited for; the Hub's client shows its bars on a terminal only."""
     from huggingface_hub.utils import disable_progress_bars
 
-    console = Console(stderr=True)
+    console = _PlainConsole(stderr=True)
     if not console.is_terminal:
         disable_progress_bars()
     yield lambda text: console.print(text, style="yellow", highlight=False, markup=False)
@@ -76,7 +78,7 @@ def client_progress() -> Iterator[Callable[[str], None]]:
 def show_conversion(report: ConversionReport, *, dry_run: bool) -> None:
     """Print what a conversion did, or would do."""
     console = stdout_console()
-    console.print(Text.assemble((report.source, "bold"), f": {report.topology}"))
+    console.print(Text.assemble((printable(report.source), "bold"), f": {report.topology}"))
     for part in report.parts:
         _show_config(console, part.part, part.config, part.assumed)
     console.print()
@@ -85,7 +87,7 @@ def show_conversion(report: ConversionReport, *, dry_run: bool) -> None:
     _show_notes(console, report)
     count = sum(head.status != "already there" for head in report.heads)
     directories = "1 directory" if count == 1 else f"{count} directories"
-    where = f" {in_bytes(report.nbytes)} in {directories} under {report.output}"
+    where = f" {in_bytes(report.nbytes)} in {directories} under {printable(str(report.output))}"
     done = ("Would write", "bold") if dry_run else ("Wrote", "bold green")
     console.print()
     console.print(Text.assemble(done, where), soft_wrap=True)
@@ -96,7 +98,7 @@ def show_conversion(report: ConversionReport, *, dry_run: bool) -> None:
 def show_inspection(inspection: Inspection) -> None:
     """Print what a checkpoint holds."""
     console = stdout_console()
-    console.print(Text.assemble((inspection.source, "bold"), f": {inspection.topology}"))
+    console.print(Text.assemble((printable(inspection.source), "bold"), f": {inspection.topology}"))
     console.print(
         f"{len(inspection.tensors)} tensors, {in_bytes(inspection.nbytes)}; index sha256 {inspection.identity[:16]}"
     )
@@ -116,15 +118,25 @@ def _tensor_lines(inspection: Inspection) -> Iterator[str]:
         why = owners or tensor.explanation or "IN NO MAPPING"
         rows.append((tensor.name, str(list(tensor.shape)), tensor.dtype, why))
     rows += [(name, "", "", f"unreadable: {reason}") for name, reason in inspection.unreadable.items()]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+    lines = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
 
 
 def stdout_console() -> Console:
     """Return a console on stdout that takes no text for markup: names and paths may hold brackets and colons."""
-    console = Console(highlight=False, markup=False, emoji=False)
-    return console if console.is_terminal else Console(highlight=False, markup=False, emoji=False, width=160)
+    console = _PlainConsole(highlight=False, markup=False, emoji=False)
+    return console if console.is_terminal else _PlainConsole(highlight=False, markup=False, emoji=False, width=160)
+
+
+class _PlainConsole(Console):
+    """A console on which text is shown, and never obeyed by the terminal."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Render something, with what cannot be printed escaped."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=printable_lines(segment.text))
 
 
 def _show_part(console: Console, part: InspectedPart) -> None:

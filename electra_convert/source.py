@@ -41,7 +41,7 @@ from electra_convert.formats.wire import DamageError, Message
 from electra_convert.output import in_bytes, scratch_folder
 from electra_convert.progress import Advance, Progress, no_progress
 from electra_convert.remote.place import LOCAL, is_url, open_remote, shown
-from electra_convert.whole_file import read_whole
+from electra_convert.whole_file import open_file, read_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -172,17 +172,20 @@ def _here(source: Path, step: int | None, progress: Progress) -> Iterator[Locati
         with scratch_folder() as folder:
             _unpack(source, folder, progress)
             with _told_of(source, stand_in=str(folder)):
-                prefix = _in_directory(_only_checkpoint_directory(folder, source), step)
-                yield Location(prefix, source.name.removesuffix(suffix), _vocabulary(prefix, within=folder))
+                with _readable(source):
+                    prefix = _in_directory(_only_checkpoint_directory(folder, source), step)
+                    vocabulary = _vocabulary(prefix, within=folder)
+                yield Location(prefix, source.name.removesuffix(suffix), vocabulary)
     else:
         with _readable(source):
             prefix = _find(source, step)
-        yield Location(prefix, prefix.parent.resolve().name or "electra", _vocabulary(prefix))
+            location = Location(prefix, prefix.parent.resolve().name or "electra", _vocabulary(prefix))
+        yield location
 
 
 def archive_suffix(name: str) -> str:
-    """Return what makes a name that of an archive; nothing, if it is not."""
-    return next((suffix for suffix in ARCHIVES if name.endswith(suffix)), "")
+    """Return what makes a name that of an archive, as it is written there; nothing, if it is not."""
+    return next((name[-len(suffix) :] for suffix in ARCHIVES if name.lower().endswith(suffix)), "")
 
 
 @contextmanager
@@ -255,7 +258,7 @@ def _in_directory(directory: Path, step: int | None) -> Path:
     if step is not None and found:
         return _at_step(directory, found, step)
     state = directory / STATE_FILE
-    if state.is_file():
+    if os.path.lexists(state) and not state.is_dir():
         return _latest(state, found)
     if not found:
         raise _nothing_in(directory)
@@ -369,8 +372,9 @@ def _is_version_1(path: Path) -> bool:
     """
     if path.suffix == ".index" or not path.is_file():
         return False
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - len(MAGIC)))
+    with open_file(path) as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - len(MAGIC)))
         return file.read(len(MAGIC)) == MAGIC
 
 
@@ -387,7 +391,10 @@ def _vocabulary(prefix: Path, within: Path | None = None) -> Path | None:
     if within is not None:
         above = prefix.absolute().parent.parents
         places += [parent / VOCABULARY for parent in above if parent.is_relative_to(within)]
-    return next((place for place in places if place.is_file()), None)
+    place = next(filter(os.path.lexists, places), None)
+    if place is not None and not place.is_file():
+        open_file(place).close()  # says why it cannot be read
+    return place
 
 
 def _vocabularies(folder: Path) -> list[Path]:
@@ -682,10 +689,10 @@ def _copy(member: _Member, path: Path, advance: Advance) -> None:
 
 @contextmanager
 def _members(archive: Path) -> Iterator[Iterator[_Member]]:
-    with archive.open("rb") as file:
+    with open_file(archive) as file:
         is_gzip = file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
         file.seek(0)
-        if archive.suffix == ".zip":
+        if archive.suffix.lower() == ".zip":
             headers = _Headers(file, most=MOST_HEADERS, in_turn=MOST_DIRECTORY)
             with zipfile.ZipFile(cast("IO[bytes]", headers)) as pack:
                 headers.limited = False

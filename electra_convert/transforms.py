@@ -1,6 +1,6 @@
 """What a format may do to an array, by name, each with its inverse.
 
-A transform never copies: it returns a view, and the writer makes it contiguous as it writes.
+A transform never copies: it returns a view, and the writer makes it contiguous as it writes. `join` does copy.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,11 +34,21 @@ def read_yaml(path: Path) -> Any:
     Raises:
         MappingError: The file cannot be read or parsed, or has duplicate keys, aliases or tags.
     """
+    return read_hashed_yaml(path)[0]
+
+
+def read_hashed_yaml(path: Path) -> tuple[Any, str]:
+    """Return what a YAML file holds, and the SHA-256 of the bytes that were read.
+
+    Raises:
+        MappingError: As for `read_yaml`.
+    """
     try:
-        text = read_whole(path, MAX_FILE_BYTES).decode()
+        content = read_whole(path, MAX_FILE_BYTES)
+        text = content.decode()
         faults = [f"line {line + 1}: {what}" for line, what in _faults(text)]
         if not faults:
-            return yaml.load(text, Loader)  # noqa: S506  # one of PyYAML's two safe loaders
+            return yaml.load(text, Loader), hashlib.sha256(content).hexdigest()  # noqa: S506  # PyYAML's safe loaders
     except (OSError, ValueError, yaml.YAMLError) as error:
         why = error.strerror if isinstance(error, OSError) else error
         raise MappingError(f"{path.name} cannot be read as YAML: {why}", hint=f"correct {path}") from error

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -22,8 +23,10 @@ from electra_convert import ConvertOptions, load_mappings
 from electra_convert.cli import main
 from electra_convert.cli.arguments import HEADS, NATIVE_HEAD
 from electra_convert.formats import TARGETS
+from electra_convert.formats.sstable import read_table, write_table
 from electra_convert.mapping import LAYOUTS
 from electra_convert.options import DTYPES, PART_CHOICES
+from electra_convert.signals import WORDS
 
 MAPPINGS = Path(__file__).parents[1] / "mappings"
 FRAMEWORKS = ("torch", "tensorflow", "tf_keras", "keras", "jax", "flax", "transformers")
@@ -229,6 +232,8 @@ class TestErrors:
             (["--labels", "a,a"], "labels must differ"),
             (["--no-tokenizer", "--cased"], "no tokenizer is to be written"),
             (["--no-such-option"], "--no-such-option"),
+            ([""], "it is empty; expected a path"),
+            (["source", ""], "it is empty; expected a path"),
             (["one", "two", "three"], "three"),
             (["inspect", "--part", "generator"], "--part"),
             (["mappings", "nonsense"], "nonsense"),
@@ -295,6 +300,103 @@ main()
         assert result.returncode == 130
         assert result.stderr.splitlines()[-1] == "interrupted: what was finished stays, nothing is half-written"
         assert [path.name for path in Path("out").iterdir()] == ["base"]
+
+
+class TestSignals:
+    """Real processes, which a signal reaches while they do this or that."""
+
+    @pytest.mark.parametrize("seconds", [0.005, 0.05, 0.1])
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_whenever_they_come(self, fixtures: Path, number: signal.Signals, seconds: float) -> None:
+        """While the command line is loaded, too; a second one at once changes nothing."""
+        script = """
+import signal
+from electra_convert.__main__ import main
+from electra_convert.signals import heed_signals
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+heed_signals()
+print(flush=True)
+main()
+"""
+        command = [sys.executable, "-c", script, str(fixtures / "electra_tiny_uniform"), "out"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as begun:
+            assert begun.stdout
+            begun.stdout.readline()
+            for pause in (seconds, 0.001):
+                time.sleep(pause)
+                begun.send_signal(number)
+            _, said = begun.communicate(timeout=20)
+        assert begun.returncode == 128 + number, said
+        assert "Traceback" not in said
+        assert said.endswith(WORDS) == (number == signal.SIGINT)
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_one_that_is_lost_is_sent_again(self, number: signal.Signals) -> None:
+        """In the callback of a weak reference nothing can be raised; Python drops it there."""
+        script = """
+import signal, sys, time, weakref
+from electra_convert.signals import heed_signals, send_again
+signal.signal(signal.SIGINT, signal.default_int_handler)
+heed_signals()
+sys.unraisablehook = send_again
+class Something: pass
+def lose(_):
+    signal.raise_signal(int(sys.argv[1]))
+    [None for _ in range(9)]
+something = Something()
+reference = weakref.ref(something, lose)
+del something
+try:
+    time.sleep(10)
+finally:
+    print("raised")
+"""
+        result = process(str(int(number)), script=script)
+        assert result.stdout == "raised\n"
+        assert result.returncode == (-number if number == signal.SIGINT else 128 + number)
+
+
+class TestStdout:
+    @pytest.mark.parametrize(
+        "arguments", [["--help"], ["mappings", "schema"], ["inspect", "{source}"], ["{source}", "out", "--to", "flax"]]
+    )
+    def test_a_full_disk_is_told(self, fixtures: Path, arguments: list[str]) -> None:
+        """What cannot be printed is no bug: one message, 1, and what was written stays."""
+        command = [sys.executable, "-m", "electra_convert", *arguments]
+        command = [word.format(source=fixtures / "electra_tiny_uniform") for word in command]
+        with Path("/dev/full").open("w") as full:
+            result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=60)
+        assert result.returncode == 1
+        told = "error: what was to be printed could not be: No space left on device"
+        assert result.stderr.splitlines()[-1] == told
+        assert "Traceback" not in result.stderr
+        assert Path("out").exists() == ("out" in arguments)
+
+    def test_a_reader_that_goes_is_no_error(self, fixtures: Path) -> None:
+        """As in `electra-convert inspect | head -1`: no words."""
+        command = [sys.executable, "-m", "electra_convert", "inspect", str(fixtures / "electra_tiny")]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as begun:
+            assert begun.stdout
+            begun.stdout.close()
+            assert begun.stderr
+            assert not begun.stderr.read()
+        assert begun.returncode == 1
+
+    def test_no_name_writes_to_the_terminal(self, fixtures: Path, tmp_path: Path) -> None:
+        """What a terminal would obey, in the name of a directory or of a tensor, is escaped."""
+        source = Path(shutil.copytree(fixtures / "electra_tiny_uniform", tmp_path / "source"))
+        (index,) = source.glob("*.index")
+        entries = read_table(index.read_bytes())
+        entries[b"\x1b[31m\x07\nred"] = entries.pop(b"global_step")
+        index.write_bytes(write_table(dict(sorted(entries.items()))))
+        inspected = run("inspect", source)
+        assert r"\x1b[31m\x07\nred  " in inspected.stdout
+        converted = run(fixtures / "electra_tiny_uniform", "out\n\x1b[31mred", "--to", "flax", "--head", "base")
+        assert r"under out\n\x1b[31mred" in converted.stdout
+        for result in (inspected, converted):
+            assert result.exit_code == 0, result.stderr
+            assert not {"\x1b", "\x07"} & {*result.stdout, *result.stderr}
+        assert r"unexpected extra argument (\x07)" in process("one", "two", "\x07").stderr
 
 
 class TestJson:

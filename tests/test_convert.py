@@ -1229,6 +1229,53 @@ class TestWholeOrAbsent:
         convert_checkpoint(tiny, tmp_path / "at once", DISCRIMINATOR)
         assert contents(out) == contents(tmp_path / "at once")
 
+    @pytest.mark.parametrize("part", ["discriminator", "both"])
+    def test_a_source_is_never_replaced(self, tiny: Path, out: Path, part: Part) -> None:
+        """Where a head would lie there may be the checkpoint, for `base` is the name of a size too."""
+        place = out / ("base" if part == "discriminator" else "discriminator/base")
+        source = copy(tiny, place / "deeper")
+        before = contents(out)
+        options = ConvertOptions(part=part, overwrite=True)
+        for spelt in (source, place / ".." / place.name / "deeper"):
+            with pytest.raises(OptionError, match="where files are that are read for them") as error:
+                convert_checkpoint(spelt, out, options)
+            assert any(str(index_path(source / PREFIX)) in str(Path(line).resolve()) for line in error.value.problems)
+        assert contents(out) == before
+
+    def test_a_vocabulary_is_never_replaced(self, tiny: Path, out: Path) -> None:
+        """Nor any other file that is read."""
+        vocab = Path(shutil.copy(tiny / "vocab.txt", made(out / "base") / "words.txt"))
+        with pytest.raises(OptionError, match="where files are that are read") as error:
+            convert_checkpoint(tiny, out, ConvertOptions(part="discriminator", vocab=vocab, overwrite=True))
+        assert list(error.value.problems) == [str(vocab)]
+
+    def test_heads_that_vanish_are_told(self, tiny: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What was moved away while other heads were written is not said to be there."""
+        write, calls = pytorch.write, itertools.count()
+
+        def moving(path: Path, *rest: Any) -> None:
+            if next(calls) == 1:
+                (out / "base").rename(out.with_name("elsewhere"))
+            write(path, *rest)
+
+        monkeypatch.setattr(pytorch, "write", moving)
+        with pytest.raises(OutputError, match="is not there any more") as error:
+            convert_checkpoint(tiny, out, quick(heads=("base", "pretraining"), layout="single"))
+        assert list(error.value.problems) == [str(out / "base")]
+
+    @pytest.mark.parametrize("kind", ["pipe", "endless"])
+    def test_a_document_that_is_none_is_not_read(self, tiny: Path, out: Path, kind: str) -> None:
+        """A pipe would keep one waiting, and a file without end would fill the memory: the head is another's."""
+        convert_checkpoint(tiny, out, QUICK)
+        document = out / "pretraining/config.json"
+        if kind == "pipe":
+            document.unlink()
+            os.mkfifo(document)
+        else:
+            os.truncate(document, 1 << 40)
+        with pytest.raises(OutputExistsError, match="exists already"):
+            convert_checkpoint(tiny, out, QUICK)
+
     def test_what_a_killed_run_left_goes_even_if_all_is_there(self, tiny: Path, out: Path) -> None:
         """A dry run only looks."""
         convert_checkpoint(tiny, out, QUICK)
@@ -1280,6 +1327,12 @@ class TestWholeOrAbsent:
         convert_checkpoint(source, source / "out", QUICK)
         shutil.rmtree(source / "out")
         assert contents(source) == before
+
+
+def made(directory: Path) -> Path:
+    """Make a directory, and return it."""
+    directory.mkdir(parents=True)
+    return directory
 
 
 def failing(write: Callable[..., None], fault: BaseException, *, after: int) -> Callable[..., None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -20,6 +21,7 @@ from electra_convert.config import ElectraConfig, label_names
 from electra_convert.inventory import TensorSpec
 from electra_convert.mapping import Binding, default_directory, mapping_schema
 from electra_convert.tensor import Tensor
+from electra_convert.whole_file import read_whole
 
 CLASS_PREFIXES = {"pytorch": "", "tensorflow": "TF", "flax": "Flax"}
 CONFIG = ElectraConfig(
@@ -46,6 +48,22 @@ def edit(folder: Path, file: str, before: str, after: str) -> None:
     text = (folder / file).read_text()
     assert before in text
     (folder / file).write_text(text.replace(before, after, 1))
+
+
+def test_the_hashes_are_of_what_was_parsed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each file is read once, so that one that changes meanwhile has no other's hash."""
+    read: dict[str, bytes] = {}
+
+    def read_and_change(path: Path, most: int) -> bytes:
+        assert path.name not in read
+        read[path.name] = read_whole(path, most)
+        path.write_text("changed")
+        return read[path.name]
+
+    monkeypatch.setattr("electra_convert.yaml.read_whole", read_and_change)
+    hashes = load_mappings(folder).hashes
+    assert hashes == {name: hashlib.sha256(content).hexdigest() for name, content in read.items()}
+    assert len(hashes) > 4
 
 
 @pytest.mark.parametrize("projection", ["proj", "noproj"])

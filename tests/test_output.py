@@ -6,14 +6,18 @@ import errno
 import fcntl
 import itertools
 import os
+import re
 import shutil
 import tempfile
+import threading
 from pathlib import Path
 
 import pytest
 
+import electra_convert
 from electra_convert import DiskSpaceError, OutputError, OutputExistsError
 from electra_convert.output import (
+    LOCK,
     NEW,
     OLD,
     in_bytes,
@@ -22,7 +26,14 @@ from electra_convert.output import (
     scratch_folder,
     whole_directory,
     write_document,
+    write_report,
 )
+
+READ_AS_THEY_ARE = {
+    "formats/hdf5.py": "what the system says of memory",
+    "parity/self_test.py": "what it has just written",
+}
+"""The modules that read files whole and without a limit, and which files these are."""
 
 
 def test_a_directory_appears_when_it_is_complete(tmp_path: Path) -> None:
@@ -159,6 +170,28 @@ def test_a_folder_that_another_run_takes_for_abandoned_is_made_again(
     assert [path.name for path in tmp_path.iterdir()] == ["target"]
 
 
+def test_a_lock_that_lost_its_name_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two that take a new folder for abandoned, one may hold a lock of that name: then the folder is its own."""
+    lock = fcntl.flock
+    others: list[int] = []
+
+    def take(descriptor: int, how: int) -> None:
+        if not others:
+            (folder,) = tmp_path.iterdir()
+            (folder / LOCK).unlink()
+            others.append(os.open(folder / LOCK, os.O_RDWR | os.O_CREAT))
+            lock(others[0], how)
+        lock(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", take)
+    with whole_directory(tmp_path / "target", overwrite=False) as staged:
+        write_document(staged / "file", b"content")
+        assert len(list(tmp_path.iterdir())) == 2
+    assert (tmp_path / "target" / "file").read_bytes() == b"content"
+    assert len(list(tmp_path.iterdir())) == 2, "what another holds stays"
+    os.close(others[0])
+
+
 def test_a_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is empty and gone at the end; it clears away what killed runs left, and nothing that is in use."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
@@ -258,3 +291,49 @@ def test_a_place_that_cannot_be_is_told_before_work_begins(tmp_path: Path) -> No
         require_space(tmp_path / "link" / "out", 1)
     with pytest.raises(OutputError, match="cannot be written"):
         require_space(tmp_path / ("x" * 300), 1)
+
+
+def test_a_report_follows_links(tmp_path: Path) -> None:
+    """What a link leads to is replaced or made, and the link stays."""
+    link, place = tmp_path / "link", tmp_path / "there" / "report.xml"
+    link.symlink_to(place)
+    for text in ("first", "second"):
+        write_report(link, text)
+        assert place.read_text() == text
+    assert link.is_symlink()
+    assert [path.name for path in place.parent.iterdir()] == ["report.xml"]
+
+
+def test_a_report_to_a_pipe_is_written_to_it(tmp_path: Path) -> None:
+    """A pipe stays one, and who reads from it gets the report."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    got: list[str] = []
+    reader = threading.Thread(target=lambda: got.append(pipe.read_text()), daemon=True)
+    reader.start()
+    write_report(pipe, "report")
+    assert pipe.is_fifo()
+    reader.join(10)
+    assert got == ["report"]
+    assert list(tmp_path.iterdir()) == [pipe]
+
+
+def test_a_report_to_a_device_is_written_to_it(tmp_path: Path) -> None:
+    """One that takes nothing says so, and stays what it was."""
+    link = tmp_path / "report.xml"
+    link.symlink_to("/dev/full")
+    with pytest.raises(DiskSpaceError, match="is full"):
+        write_report(link, "report")
+    assert link.is_char_device()
+    assert link.is_symlink()
+
+
+def test_files_from_outside_are_read_with_a_limit() -> None:
+    """Nothing reads them as `pathlib` does, which waits for pipes and fills the memory; other files are listed."""
+    package = Path(electra_convert.__file__).parent
+    found = {
+        path.relative_to(package).as_posix()
+        for path in package.rglob("*.py")
+        if re.search(r"\.read_(?:text|bytes)\(", path.read_text())
+    }
+    assert found == READ_AS_THEY_ARE.keys()

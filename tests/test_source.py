@@ -299,14 +299,49 @@ def test_a_name_that_is_too_long_is_told(tmp_path: Path) -> None:
     assert "File name too long" in refusal(tmp_path / f"{'a' * 300}.zip", SourceError)
 
 
+@pytest.mark.parametrize("name", ["vocab.txt", "checkpoint"])
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (os.mkfifo, "it is a pipe, a socket or a device, not a file"),
+        (lambda path: path.symlink_to("nowhere"), "No such file or directory"),
+    ],
+    ids=["pipe", "link"],
+)
+def test_what_is_there_and_cannot_be_read_is_told(
+    tmp_path: Path, name: str, make: Callable[[Path], None], reason: str
+) -> None:
+    """It is not taken for absent: what is missing in the output would be noticed late."""
+    directory = fill(tmp_path / "a", "m.index")
+    make(directory / name)
+    assert f"cannot read {directory / name}: {reason}" in refusal(directory, SourceError)
+
+
+def test_a_folder_beside_a_checkpoint_may_be_called_like_its_state(tmp_path: Path) -> None:
+    """A folder `checkpoint` says nothing of which is the latest."""
+    directory = fill(tmp_path / "a", "m.index")
+    (directory / "checkpoint").mkdir()
+    assert prefix_of(directory) == directory / "m"
+
+
+def test_a_current_directory_that_is_gone_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From there a checkpoint can be found, and its name cannot."""
+    fill(tmp_path / "good", "m.index")
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert "cannot read ../good: No such file or directory" in refusal(Path("../good"), SourceError)
+
+
 # Archives
 
 
-@pytest.mark.parametrize("name", ["small.zip", "small.tar", "small.tar.gz", "small.tgz"])
+@pytest.mark.parametrize("name", ["small.zip", "small.ZIP", "small.Tgz", "small.tar", "small.tar.gz", "small.tgz"])
 @pytest.mark.parametrize("nested", ["", "./", "a/b/"])
 def test_archives_are_unpacked_while_they_are_needed(tmp_path: Path, name: str, nested: str) -> None:
     """Only what belongs to a checkpoint is, and nothing is left."""
-    pack = zipped if name.endswith(".zip") else tarred
+    pack = zipped if name.lower().endswith(".zip") else tarred
     archive = pack(tmp_path / name, {nested + path: content for path, content in GOOGLES_ZIP.items()})
     with locate(archive) as location:
         directory = location.prefix.parent

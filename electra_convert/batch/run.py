@@ -9,7 +9,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from itertools import zip_longest
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from electra_convert.batch.report import BatchReport, JobReport, Stage
 from electra_convert.batch.state import StateFile
 from electra_convert.batch.watch import NoWatch, Watch
 from electra_convert.child import Child
-from electra_convert.errors import ElectraConvertError, OptionError
+from electra_convert.errors import ElectraConvertError, OptionError, OutputError
 from electra_convert.hub.client import without_token
 from electra_convert.hub.names import place_name
 
@@ -96,13 +96,16 @@ def run_batch(
     Raises:
         PlanError: The plan is wrong.
         OptionError: The options are.
-        OutputError: The state file cannot be read.
+        OutputError: The state file cannot be read, or is something else.
     """
     began = time.monotonic()
     path = Path(plan)
     shard = Shard.parse(options.shard) if options.shard else None
     jobs = choose_jobs(plan_jobs(path), shard=shard, only=options.only)
     state = StateFile(options.state or path.with_name(path.name + STATE_SUFFIX))
+    with suppress(OSError):  # it is not there yet, or cannot be read, of which `read` tells
+        if state.path.samefile(path):
+            raise OutputError(f"the state file {state.path} is the plan itself", hint="choose another with --state")
     if not dry_run:
         state.check()  # before the work, not after it
     if dry_run:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 from glob import escape
+from io import StringIO
 from pathlib import Path
 
 import click
@@ -11,10 +12,12 @@ import click
 from electra_convert._version import __version__
 from electra_convert.cli.batch import batch
 from electra_convert.cli.convert import convert
+from electra_convert.cli.errors import printed
 from electra_convert.cli.inspect import inspect
 from electra_convert.cli.mappings import mappings
 from electra_convert.cli.upload import upload
 from electra_convert.cli.verify import verify
+from electra_convert.printable import printable_lines
 
 
 class DefaultGroup(click.Group):
@@ -59,3 +62,22 @@ def main() -> None:
 
 for command in (convert, verify, upload, batch, inspect, mappings):
     main.add_command(command)
+
+
+def run() -> int:
+    """Run what was typed, and return its exit code.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C came; click would have words of its own for it.
+    """
+    try:
+        with printed():
+            code: int = main(prog_name="electra-convert", standalone_mode=False) or 0
+    except click.ClickException as error:
+        said = StringIO()
+        error.show(said)
+        click.echo(printable_lines(said.getvalue()), nl=False, err=True)
+        return error.exit_code
+    except click.Abort as abort:
+        raise KeyboardInterrupt from abort
+    return code

@@ -10,7 +10,19 @@ import click
 
 EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 EXISTING_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
-ANY_PATH = click.Path(path_type=Path)
+
+
+class AnyPath(click.Path):
+    """A path, there or not; nothing is no path, though `Path("")` would be the working directory."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path."""
+        if value == "":
+            self.fail("it is empty; expected a path, '.' for the working directory", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+ANY_PATH = AnyPath(path_type=Path)
 
 
 class Source(click.ParamType[Any]):

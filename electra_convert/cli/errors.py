@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import io
-import signal
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,8 @@ from contextlib import contextmanager
 import click
 
 from electra_convert.errors import ElectraConvertError, OptionError
+from electra_convert.printable import printable_lines
+from electra_convert.signals import heed_signals, tell_of_interrupt
 
 
 @contextmanager
@@ -19,25 +22,41 @@ def told(*, debug: bool) -> Iterator[None]:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # paths may hold what the terminal cannot show
-    for end in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(end) != signal.SIG_IGN:  # as nohup has it
-            signal.signal(end, lambda number, _: sys.exit(128 + number))  # so that nothing is left behind
+    heed_signals()
     try:
         yield
     except ElectraConvertError as error:
         if debug:
             raise
-        click.secho("error: ", fg="red", bold=True, nl=False, err=True)
-        click.echo(_shown(str(error)), err=True)
+        _tell(str(error))
         sys.exit(2 if isinstance(error, OptionError) else 1)
     except KeyboardInterrupt:
-        click.echo("\ninterrupted: what was finished stays, nothing is half-written", err=True)
-        sys.exit(130)
+        tell_of_interrupt()
 
 
-def _shown(text: str) -> str:
-    """Return text with what a terminal would obey escaped: names in a file may hold anything."""
-    return "".join(
-        letter if letter.isprintable() or letter in "\n\t" else letter.encode("unicode_escape").decode()
-        for letter in text
-    )
+@contextmanager
+def printed() -> Iterator[None]:
+    """Tell of a stdout that takes no more, as a full disk, and leave; that a reader has gone, click sees to."""
+    try:
+        yield
+    except OSError as error:
+        if not _is_of_stdout(error):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python tries again, and fails, at the end
+        _tell(f"what was to be printed could not be: {error.strerror}")
+        sys.exit(1)
+
+
+def _tell(message: str) -> None:
+    click.secho("error: ", fg="red", bold=True, nl=False, err=True)
+    click.echo(printable_lines(message), err=True)
+
+
+def _is_of_stdout(error: OSError) -> bool:
+    """Say whether stdout made this error: then it makes it again."""
+    try:
+        sys.stdout.flush()
+        os.write(sys.stdout.fileno(), b"\n")
+    except OSError as again:
+        return error.errno == again.errno and error.errno not in (None, errno.EPIPE)
+    return False

@@ -8,6 +8,7 @@ import click
 
 from electra_convert.cli.arguments import EXISTING_FOLDER
 from electra_convert.cli.errors import told
+from electra_convert.printable import printable
 
 
 @click.group()
@@ -24,9 +25,9 @@ def list_mappings(folder: Path | None) -> None:
         from electra_convert.mapping import default_directory
 
         loaded = load_mappings(folder)
-        click.echo(f"{folder or default_directory()}")
+        click.echo(printable(str(folder or default_directory())))
         for name, digest in loaded.hashes.items():
-            click.echo(f"  {name:<20} sha256 {digest[:16]}")
+            click.echo(f"  {printable(name):<20} sha256 {digest[:16]}")
 
 
 @mappings.command("check")

@@ -19,6 +19,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from electra_convert.errors import OutputError
+from electra_convert.formats.stored import StoredArray
 from electra_convert.progress import Advance
 from electra_convert.tensor import ITEM_SIZES, Tensor, numpy_dtype
 
@@ -28,14 +29,15 @@ if TYPE_CHECKING:
     from electra_convert.tensor import Array, Values
 
 THREADS = 2
-READ_SIZE = 1 << 22
+BLOCK_SIZE = 1 << 22
 WRITE_SIZE = 1 << 20
-"""Elements that are read and that are written at a time. A matrix whose columns are read in bands takes a system call
-for each row of a band, so that bands should be wide; what is written should be in a cache of the processor still."""
+"""Elements of a matrix that are transposed, and elements that are written, at a time."""
 TILE = 256
 PADDING = 16
 """Width of the tiles of a transposition, and how far their rows are moved apart: rows whose distance is a power of
 two fall into the same cache lines, which makes it several times slower."""
+WIDER = {"float16": "float32 or bfloat16", "bfloat16": "float32"}
+"""Dtypes with a wider range than one has."""
 SYNC_FILE_RANGE_WRITE = 2
 """Flag of Linux' `sync_file_range`: start to write, and do not wait."""
 
@@ -51,7 +53,8 @@ class Extent:
 class Written:
     """Where the tensors lie that are in files of one format and dtype already: the next gets copies of their bytes.
 
-    The files are held open until it is closed, so that it does not matter what becomes of their names.
+    The files are held open until it is closed, so that it does not matter what becomes of their names. Nothing else may
+    write to them meanwhile: what they hold is not looked at again.
     """
 
     def __init__(self) -> None:
@@ -172,12 +175,22 @@ def _blocks(tensor: Tensor, dtype: np.dtype[np.generic]) -> Iterator[Array]:
     try:
         with np.errstate(over="raise"):
             for block in contiguous_blocks(tensor.values(), dtype):
+                _require_finite(block)
                 yield block.reshape(-1).view(np.uint8)
     except FloatingPointError as error:
+        wider = WIDER.get(dtype.name)
         raise OutputError(
             f"{tensor.name} holds values that {dtype.name} cannot hold",
-            hint="choose a dtype with a wider range: --dtype float32 or bfloat16",
+            hint=f"choose a dtype with a wider range: --dtype {wider}" if wider else "",
         ) from error
+
+
+def _require_finite(block: Array) -> None:
+    """Raise what NumPy raises for its own dtypes, where a value has become infinite as bfloat16."""
+    import numpy as np
+
+    if block.dtype.name == "bfloat16" and not np.isfinite(block).all():
+        raise FloatingPointError
 
 
 def contiguous_blocks(array: Values, dtype: np.dtype[np.generic]) -> Iterator[Array]:
@@ -191,50 +204,59 @@ def contiguous_blocks(array: Values, dtype: np.dtype[np.generic]) -> Iterator[Ar
     if not array.shape or (isinstance(array, np.ndarray) and array.dtype == dtype and array.flags.c_contiguous):
         yield np.atleast_1d(np.asarray(array, dtype))
         return
-    row_size = prod(array.shape[1:])
-    if not row_size:
+    if not prod(array.shape):
         return
-    transposed = _is_transposed(array)
-    rows = max(TILE, READ_SIZE // row_size) if transposed else max(1, WRITE_SIZE // row_size)
+    if _is_transposed(array):
+        yield from _transposed_blocks(array.T, dtype)
+        return
+    row_size = prod(array.shape[1:])
+    rows = max(1, WRITE_SIZE // row_size)
+    buffer = np.empty(min(rows, len(array)) * row_size, numpy_dtype(str(array.dtype)))
     for start in range(0, len(array), rows):
-        piece = np.asarray(array[start : start + rows])
-        if transposed:
-            yield from _transposed_blocks(piece.T, dtype)
-        else:
-            yield np.ascontiguousarray(piece, dtype)
+        yield np.ascontiguousarray(_in_memory(array[start : start + rows], buffer), dtype)
+
+
+def _in_memory(array: Values, buffer: Array) -> Array:
+    """Return an array, read into the beginning of a flat buffer if it is in a file."""
+    if isinstance(array, StoredArray):
+        return array.read_into(buffer[: prod(array.lengths)].reshape(array.lengths))
+    return array
 
 
 def _is_transposed(array: Values) -> bool:
     """Return whether an array is a matrix whose columns are together, not its rows."""
-    import numpy as np
-
-    if isinstance(array, np.ndarray):
-        return array.ndim == 2 and array.flags.f_contiguous
-    return len(array.shape) == 2 and array.flipped
+    if isinstance(array, StoredArray):
+        return len(array.shape) == 2 and array.flipped
+    return array.ndim == 2 and array.flags.f_contiguous
 
 
-def _transposed_blocks(source: Array, dtype: np.dtype[np.generic]) -> Iterator[Array]:
-    """Yield the transpose of a `[in, out]` array in C order, some rows at a time, in an array that is used again."""
-    import numpy as np
+def _transposed_blocks(source: Values, dtype: np.dtype[np.generic]) -> Iterator[Array]:
+    """Yield the transpose of an `[in, out]` array in C order, some rows at a time.
 
-    length, width = source.shape
-    rows = min(width, max(1, WRITE_SIZE // (TILE * length)) * TILE)
-    block = np.empty((rows, length), dtype)
-    for start in range(0, width, rows):
-        part = source[:, start : start + rows]
-        _transpose_into(block, part)
-        yield block[: part.shape[1]]
-
-
-def _transpose_into(target: Array, source: Array) -> None:
-    """Write the transpose of a `[in, out]` array into the first rows of another, tile by tile."""
+    What is read at a time is a band of the source: it is in a cache of the processor when it is looked at again.
+    """
     import numpy as np
 
     length, width = source.shape
-    tile = np.empty((TILE, TILE + PADDING), source.dtype)
+    columns = min(width, max(TILE, BLOCK_SIZE // length))
+    block = np.empty((columns, length), dtype)
+    buffer = np.empty(min(TILE, length) * columns, numpy_dtype(str(source.dtype)))
+    for column in range(0, width, columns):
+        part = source.T[column : column + columns].T
+        for row in range(0, length, TILE):
+            _transpose_into(block[:, row : row + TILE], _in_memory(part[row : row + TILE], buffer))
+        rows = max(1, WRITE_SIZE // length)
+        for begin in range(0, part.shape[1], rows):
+            yield block[begin : min(begin + rows, part.shape[1])]
+
+
+def _transpose_into(target: Array, band: Array) -> None:
+    """Write the transpose of a few rows into the beginning of some columns, tile by tile."""
+    import numpy as np
+
+    rows, width = band.shape
+    tile = np.empty((rows, TILE + PADDING), band.dtype)
     for column in range(0, width, TILE):
         columns = min(TILE, width - column)
-        for row in range(0, length, TILE):
-            rows = min(TILE, length - row)
-            tile[:rows, :columns] = source[row : row + rows, column : column + columns]
-            target[column : column + columns, row : row + rows] = tile[:rows, :columns].T
+        tile[:, :columns] = band[:, column : column + columns]
+        target[column : column + columns] = tile[:, :columns].T

@@ -7,8 +7,8 @@ order. A partitioned tensor has one entry that lists its slices, and one for eac
 the name and the slice. The layout is that of TensorFlow's
 `tensorflow/core/util/tensor_bundle/tensor_bundle.cc` and `tensorflow/core/protobuf/tensor_bundle.proto`.
 
-Opening reads the index alone, and checks all it says against the sizes of the data files. Values are views of
-the data files, mapped into memory when the first is loaded.
+Opening reads the index alone, and checks all it says against the sizes of the data files. Values are read when
+they are loaded.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from electra_convert.formats.ordered_code import ordered_integer, ordered_number
 from electra_convert.formats.sstable import CompressedBlockError, masked, read_table, write_table
 from electra_convert.formats.stored import StoredArray, StoredFile
 from electra_convert.formats.wire import DamageError, Message, bytes_field, fixed32_field, number_field
+from electra_convert.printable import printable
 from electra_convert.tensor import ITEM_SIZES, Tensor, numpy_dtype
 from electra_convert.whole_file import read_whole
 
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
 
     Box = tuple[tuple[int, int], ...]
     """The start and length of a slice on each axis."""
+    _State = Literal["damaged", "not finite", "good"]
+    """What values are: not those that were saved, no numbers, or neither."""
 
 HEADER_KEY = b""
 SLICE_KEY_START = b"\0"
@@ -114,7 +117,8 @@ class GoogleCheckpoint:
         prefix: What the names of its files begin with: `electra_small/model.ckpt-30`.
         identity: SHA-256 of the index, which holds the checksum of every tensor.
         files: The index, then the data files.
-        tensors: The tensors by name, sorted. What `load()` returns is read-only, and as a rule not a copy.
+        tensors: The tensors by name, sorted. Their values are in the data files; those of a partitioned one are put
+            together in memory.
         unreadable: Tensors that cannot be read although nothing is damaged, by name: the reason, which is the
             element type as a rule.
     """
@@ -139,8 +143,11 @@ class GoogleCheckpoint:
         from concurrent.futures import ThreadPoolExecutor
 
         pieces = [(name, piece) for name in names for piece in self._pieces[name]]
+        states: list[_State] = ["good"] * len(pieces)
+        shares = [pieces[start::THREADS] for start in range(THREADS)]
         with ThreadPoolExecutor(THREADS) as pool:
-            states = list(pool.map(lambda item: item[1].examine(advance or _ignore), pieces))
+            for start, found in enumerate(pool.map(lambda share: _examine(share, advance or _ignore), shares)):
+                states[start::THREADS] = found
         self.require_unchanged()
         for state, what, hint in (
             ("damaged", "differ from their checksums", DAMAGED_HINT),
@@ -363,7 +370,7 @@ def _entries(table: Mapping[bytes, bytes], index: Path) -> dict[bytes, _Entry]:
             try:
                 entries[key] = _Entry.parse(value)
             except DamageError as error:
-                problems.append(f"{_name(key)}: {error}")
+                problems.append(f"{printable(key)}: {error}")
     _require_none(problems, f"{index} is damaged")
     return entries
 
@@ -374,13 +381,15 @@ def _shards(entries: Mapping[bytes, _Entry], prefix: Path, count: int) -> dict[i
     outside = [f"data file {number} of {count}" for number in numbers if not 0 <= number < count]
     _require_none(outside, f"{index_path(prefix)} is damaged: it refers to data files that cannot be")
     paths = {number: shard_path(prefix, number, count) for number in numbers}
-    missing = [str(path) for path in paths.values() if not path.is_file()]
+    missing = [str(path) for path in paths.values() if not os.path.lexists(path)]
     _require_none(missing, f"the checkpoint {prefix} is incomplete: data files are missing")
+    others = [str(path) for path in paths.values() if not path.is_file()]
+    _require_none(others, f"the checkpoint {prefix} is incomplete: data files are no files that can be read")
     return {number: StoredFile.find(path) for number, path in paths.items()}
 
 
 def _unreadable(entries: Mapping[bytes, _Entry]) -> dict[str, str]:
-    return {_name(key): entry.fault for key, entry in entries.items() if entry.fault and not _is_slice(key)}
+    return {printable(key): entry.fault for key, entry in entries.items() if entry.fault and not _is_slice(key)}
 
 
 def _tensors(
@@ -398,9 +407,9 @@ def _tensors(
             pieces[name] = _locate(key, entries, shards)
             tensors[name] = Tensor(name, entry.shape, entry.dtype, partial(_values, pieces[name], entry))
         except UnicodeDecodeError:
-            problems.append(f"{_name(key)}: the name is not UTF-8")
+            problems.append(f"{printable(key)}: the name is not UTF-8")
         except DamageError as error:
-            problems.append(f"{_name(key)}: {error}")
+            problems.append(f"{printable(key)}: {error}")
     problems += _overlaps(pieces)
     _require_none(problems, f"{index} is damaged, or data files are truncated")
     return tensors, pieces
@@ -417,7 +426,7 @@ def _overlaps(pieces: Mapping[str, Sequence[_Piece]]) -> Iterator[str]:
 def _stray_slices(entries: Mapping[bytes, _Entry]) -> list[str]:
     """Return the slices that no tensor lists."""
     listed = {_slice_key(key, box) for key, entry in entries.items() for box in entry.slices}
-    return [f"{_name(key)}: no tensor has such a slice" for key in entries if _is_slice(key) and key not in listed]
+    return [f"{printable(key)}: no tensor has such a slice" for key in entries if _is_slice(key) and key not in listed]
 
 
 def _locate(key: bytes, entries: Mapping[bytes, _Entry], shards: Mapping[int, StoredFile]) -> list[_Piece]:
@@ -531,15 +540,13 @@ class _Piece:
         """The elements."""
         return StoredArray(self.file, self.dtype, self.offset, tuple(length for _, length in self.box))
 
-    def examine(self, advance: Callable[[int], None]) -> Literal["damaged", "not finite", "good"]:
-        """Return what the values are: not those that were saved, no numbers, or neither."""
+    def examine(self, buffer: Array, advance: Callable[[int], None]) -> _State:
+        """Return what the values are, which are read into a buffer of bytes, as many at a time as it has."""
         import google_crc32c
-        import numpy as np
 
-        buffer = np.empty(min(CHUNK_SIZE, self.size), np.uint8)
         dtype = numpy_dtype(self.dtype)
         crc, finite = 0, True
-        for start in range(0, self.size, CHUNK_SIZE):
+        for start in range(0, self.size, len(buffer)):
             chunk = buffer[: self.size - start]
             self.file.read_into(chunk, self.offset + start)
             crc = google_crc32c.extend(crc, chunk)
@@ -548,6 +555,14 @@ class _Piece:
         if masked(crc) != self.checksum:
             return "damaged"
         return "good" if finite else "not finite"
+
+
+def _examine(pieces: Sequence[tuple[str, _Piece]], advance: Callable[[int], None]) -> list[_State]:
+    """Return what the values of each piece are, in memory that is used again: new pages take a system long to find."""
+    import numpy as np
+
+    buffer = np.empty(CHUNK_SIZE, np.uint8)
+    return [piece.examine(buffer, advance) for _, piece in pieces]
 
 
 def _is_finite(values: Array) -> bool:
@@ -565,7 +580,11 @@ def _values(pieces: Sequence[_Piece], entry: _Entry) -> Values:
         return pieces[0].values
     array = np.empty(entry.shape, numpy_dtype(entry.dtype))
     for piece in pieces:
-        array[tuple(slice(start, start + length) for start, length in piece.box)] = piece.values
+        part = array[tuple(slice(start, start + length) for start, length in piece.box)]
+        if part.flags.c_contiguous:
+            piece.values.read_into(part)
+        else:
+            part[...] = piece.values
     return array
 
 
@@ -592,12 +611,6 @@ def _sync(file: BinaryIO) -> None:
 
 
 # Problems
-
-
-def _name(key: bytes) -> str:
-    """Return a key as text, whatever its bytes; what a terminal would obey is escaped."""
-    text = key.decode(errors="backslashreplace")
-    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
 
 def _require_none(problems: Sequence[str], message: str, hint: str = DAMAGED_HINT) -> None:

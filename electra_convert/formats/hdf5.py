@@ -1,4 +1,4 @@
-"""Where the tensors of an HDF5 file lie: `python -m electra_convert.formats.hdf5 FILE`, for a process of its own.
+"""Where the tensors of an HDF5 file lie: `python -m electra_convert.formats.hdf5 DESCRIPTOR`, for a process of its own.
 
 HDF5 is a large library of C, which a crafted file can crash or keep busy. So it meets files from outside only here:
 with little memory and time, where it cannot open another file, nor load a filter. It answers with one line of JSON.
@@ -14,19 +14,21 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from electra_convert.formats.stored import StoredFile
 from electra_convert.formats.table import LONGEST_NAME, MOST_LEVELS, Row, damaged
 from electra_convert.tensor import ITEM_SIZES
 
-MEMORY = 300_000_000
-"""Bytes of address space; what is loaded takes 115 MB of them."""
-CPU_SECONDS = 3
-"""Of these, loading takes 0.2."""
+MEMORY = 200_000_000
+"""Bytes of address space, beyond what is taken once all is loaded."""
+SECONDS = 0.9
+"""Of a processor, once all is loaded; an ELECTRA of 24 layers takes 0.1. Some crafted files keep HDF5 busy for ever."""
 MOST_LISTED = 2_000
 """Names that a file may list, before it takes HDF5 more than a second; an ELECTRA of 24 layers has 400."""
 PATIENCE = 60
@@ -47,27 +49,33 @@ class Answer(msgspec.Struct, frozen=True):
     fault: str = ""
 
 
-def read_table(path: Path) -> tuple[Row, ...]:
-    """Return the tensors that a file of Keras weights lists, as a process of its own found them.
+def read_table(file: StoredFile) -> tuple[Row, ...]:
+    """Return the tensors that a file of Keras weights lists, as a process of its own found them in the open file.
 
     A tensor is named without the model's scope; one that is listed several times stands there as often.
 
     Raises:
+        SourceError: It cannot be read.
         CorruptCheckpointError: It is damaged, or not laid out as transformers lays out weights.
     """
-    command = [sys.executable, "-P", "-m", __name__, os.fspath(path)]
-    environment = {**os.environ, **ENVIRONMENT}
+    command = [sys.executable, "-P", "-m", __name__, str(file.descriptor)]
     try:
         ended = subprocess.run(  # noqa: S603  # this module
-            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE, check=False, env=environment
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=PATIENCE,
+            check=False,
+            env={**os.environ, **ENVIRONMENT},
+            pass_fds=[file.descriptor],
         )
         answer = msgspec.json.decode(ended.stdout, type=Answer)
     except subprocess.TimeoutExpired as error:
-        raise damaged(path, f"HDF5 was not done with it in {PATIENCE} seconds") from error
+        raise damaged(file.path, f"HDF5 was not done with it in {PATIENCE} seconds") from error
     except msgspec.DecodeError as error:
-        raise damaged(path, f"HDF5 {_last_words(ended)}") from error
+        raise damaged(file.path, f"HDF5 {_last_words(ended)}") from error
     if answer.fault:
-        raise damaged(path, answer.fault)
+        raise damaged(file.path, answer.fault)
     return answer.rows
 
 
@@ -79,21 +87,23 @@ def _last_words(ended: subprocess.CompletedProcess[bytes]) -> str:
     return f"could not be run: {words[-1] if words else f'exit code {ended.returncode}'}"
 
 
-def main(path: str) -> None:
-    """Answer for one file."""
-    sys.stdout.buffer.write(msgspec.json.encode(_answer(path)))
+def main(descriptor: int) -> None:
+    """Answer for one file, which is open."""
+    sys.stdout.buffer.write(msgspec.json.encode(_answer(descriptor)))
 
 
-def _answer(path: str) -> Answer:
+def _answer(descriptor: int) -> Answer:
     import h5py
 
     codecs.lookup("ascii")  # which h5py needs for names, and which is a file that could not be opened later
-    _limit(resource.RLIMIT_AS, MEMORY)
-    _limit(resource.RLIMIT_CPU, CPU_SECONDS)
+    with suppress(OSError, ValueError):  # some systems tell nobody what is taken, or have no such limit
+        taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        _limit(resource.RLIMIT_AS, taken + MEMORY)
     _limit(resource.RLIMIT_CORE, 0)
+    _limit(resource.RLIMIT_NOFILE, 0)
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)  # SIGPROF ends the process
     try:
-        with h5py.File(path, "r") as file:
-            _limit(resource.RLIMIT_NOFILE, 0)
+        with open(descriptor, "rb", buffering=0, closefd=False) as raw, h5py.File(raw, "r") as file:
             rows = tuple(islice(_rows(file), MOST_LISTED + 1))
     except Exception as error:  # noqa: BLE001  # whatever h5py raises on a damaged file
         return Answer(fault=" ".join(str(error).split()) or type(error).__name__)
@@ -180,4 +190,4 @@ def _row(name: str, dataset: Any) -> Row:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(int(sys.argv[1]))

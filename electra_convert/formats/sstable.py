@@ -14,6 +14,7 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from electra_convert.formats.wire import DamageError, read_varint, varint
+from electra_convert.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -59,9 +60,9 @@ def read_table(data: bytes) -> dict[bytes, bytes]:
     for begin, end in _data_blocks(data):
         for key, value in _block_entries(data, begin, end):
             if last is not None and key <= last:
-                raise DamageError(f"the key {_shown(key)} comes after {_shown(last)}")
+                raise DamageError(f"the key {printable(key, MAX_SHOWN)} comes after {printable(last, MAX_SHOWN)}")
             if len(key) > MAX_KEY_SIZE:
-                raise DamageError(f"the key {_shown(key)} has {len(key)} bytes, more than any name")
+                raise DamageError(f"the key {printable(key, MAX_SHOWN)} has {len(key)} bytes, more than any name")
             room -= len(key)
             if room < 0:
                 raise DamageError(
@@ -103,10 +104,6 @@ def _data_blocks(data: bytes) -> Iterator[tuple[int, int]]:
             raise DamageError(f"the block at byte {offset} begins before byte {free}, where the one before it ends")
         yield _block(data, offset, size)
         free = offset + size + BLOCK_TRAILER_SIZE
-
-
-def _shown(key: bytes) -> str:
-    return repr(key) if len(key) <= MAX_SHOWN else f"{key[:MAX_SHOWN]!r}..."
 
 
 def _index_block(data: bytes) -> tuple[int, int]:

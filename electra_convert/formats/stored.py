@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from electra_convert.errors import CorruptCheckpointError, SourceError
 from electra_convert.tensor import ITEM_SIZES, numpy_dtype
+from electra_convert.whole_file import open_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,15 +27,15 @@ CHANGED_HINT = "wait until nothing writes to it any more, and try again"
 
 @dataclass(frozen=True, eq=False)
 class StoredFile:
-    """A file whose values are read; it is opened when the first is, and stays the same file until then.
+    """A file whose values are read; it is opened when the first is, as the one that was found, and stays that one.
 
     Args:
         path: The file.
-        stamp: Its size in bytes, and when it was last changed, as they were when it was found.
+        stamp: Its size in bytes, when it was last changed, and its inode, as they were when it was found.
     """
 
     path: Path
-    stamp: tuple[int, int]
+    stamp: tuple[int, int, int]
 
     @classmethod
     def find(cls, path: Path) -> StoredFile:
@@ -52,21 +53,27 @@ class StoredFile:
 
     @cached_property
     def descriptor(self) -> int:
-        """The open file; it is closed with the last reference to this object."""
+        """The open file; it is closed with the last reference to this object.
+
+        Raises:
+            SourceError: It cannot be read.
+            CorruptCheckpointError: It is not the one that was found, or was written to since.
+        """
         try:
-            descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            file = open_file(self.path)
         except OSError as error:
             raise SourceError(
                 f"cannot read {self.path}: {error.strerror}", hint="see that it is a file you may read"
             ) from error
-        weakref.finalize(self, os.close, descriptor)
-        return descriptor
+        weakref.finalize(self, file.close)
+        self._require_found(file.fileno())
+        return file.fileno()
 
     def read_into(self, buffer: Array, offset: int) -> None:
         """Fill a C-contiguous array with the bytes from `offset` on.
 
         Raises:
-            CorruptCheckpointError: The file ends before.
+            CorruptCheckpointError: The file ends before, or is not the one that was found.
             SourceError: It cannot be read.
         """
         view = buffer.reshape(-1).view("u1").data
@@ -85,12 +92,16 @@ class StoredFile:
         Raises:
             CorruptCheckpointError: It was written to since.
         """
-        if "descriptor" in vars(self) and _stamp(os.fstat(self.descriptor)) != self.stamp:
+        if "descriptor" in vars(self):
+            self._require_found(self.descriptor)
+
+    def _require_found(self, descriptor: int) -> None:
+        if _stamp(os.fstat(descriptor)) != self.stamp:
             raise CorruptCheckpointError(f"{self.path} changed while it was read", hint=CHANGED_HINT)
 
 
-def _stamp(stat: os.stat_result) -> tuple[int, int]:
-    return stat.st_size, stat.st_mtime_ns
+def _stamp(stat: os.stat_result) -> tuple[int, int, int]:
+    return stat.st_size, stat.st_mtime_ns, stat.st_ino
 
 
 @dataclass(frozen=True, slots=True, eq=False)

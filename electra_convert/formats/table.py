@@ -15,6 +15,7 @@ import msgspec
 
 from electra_convert.errors import CorruptCheckpointError, SourceError
 from electra_convert.formats.stored import StoredArray, StoredFile
+from electra_convert.printable import printable
 from electra_convert.tensor import ITEM_SIZES, Tensor
 
 MOST_TENSORS = 10_000
@@ -74,7 +75,9 @@ def stored_tensors(file: StoredFile, rows: Sequence[Row]) -> list[Tensor]:
     """
     if len(rows) > MOST_TENSORS:
         raise damaged(file.path, f"it holds {len(rows)} tensors; expected at most {MOST_TENSORS}")
-    problems = [f"{_shown(row.name)} {fault}" for row in rows if (fault := _fault(row, file.size))]
+    problems = [
+        f"{printable(row.name, LONGEST_NAME) or repr('')} {fault}" for row in rows if (fault := _fault(row, file.size))
+    ]
     problems = problems or [*_overlaps(rows)]
     if problems:
         raise damaged(file.path, "its tensors are not what they should be", problems)
@@ -112,10 +115,6 @@ def _overlaps(rows: Sequence[Row]) -> Iterator[str]:
     for before, row in pairwise(ordered):
         if row.offset < before.end:
             yield f"{row.name} begins at byte {row.offset}, within {before.name}, which ends at byte {before.end}"
-
-
-def _shown(name: str) -> str:
-    return name if name.isprintable() and 0 < len(name) <= LONGEST_NAME else repr(name[:LONGEST_NAME])
 
 
 def _tensor(file: StoredFile, row: Row) -> Tensor:

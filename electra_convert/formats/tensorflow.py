@@ -129,8 +129,7 @@ def read(path: Path) -> dict[str, Tensor]:
         CorruptCheckpointError: It is damaged, or not laid out as transformers lays out weights.
     """
     file = found_file(path)
-    file.require_unchanged()  # which opens it: if it cannot be, that is told as of any other
-    rows = list(dict.fromkeys(read_table(path)))
+    rows = list(dict.fromkeys(read_table(file)))
     file.require_unchanged()
     tensors = stored_tensors(file, rows)
     first: dict[str, Row] = {}

@@ -25,10 +25,11 @@ from electra_convert.models.files import CONFIG_FILE
 from electra_convert.parity.directories import Directory, find_directories
 from electra_convert.parity.verification import VERIFICATION_FILE, Verification, read_verification
 from electra_convert.plan import NATIVE, RECORD_FILE
-from electra_convert.report.card import CardMetadata, check_card, render_card
+from electra_convert.report.card import LARGEST_CARD, CardMetadata, check_card, render_card
 from electra_convert.source import step_of
 from electra_convert.template import fill
 from electra_convert.tokenizer import TOKENIZER_FILES
+from electra_convert.whole_file import read_whole
 
 CARD_FILE = "README.md"
 DOCUMENTS = frozenset({CONFIG_FILE, RECORD_FILE, VERIFICATION_FILE, CARD_FILE, *TOKENIZER_FILES})
@@ -328,9 +329,10 @@ def _card(directory: Directory, standing: _Standing, place: tuple[str, str], opt
                 f"{own} is your own card, and nothing is changed in it", hint="remove it, or write your words into it"
             )
         try:
-            text = own.read_text("utf-8")
-        except UnicodeDecodeError as error:
-            raise ConfigError(f"{own} is no text: {error}", hint="save it as UTF-8") from error
+            text = read_whole(own, LARGEST_CARD).decode()
+        except (OSError, UnicodeDecodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else error
+            raise ConfigError(f"{own} is no text: {why}", hint="save it as UTF-8") from error
         check_card(text, directory, standing.verification)
         return text
     repo_id, revision = place

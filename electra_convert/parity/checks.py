@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 from electra_convert.config import ElectraConfig, head_config
+from electra_convert.digest import sha256_of
 from electra_convert.errors import ElectraConvertError, OptionError
 from electra_convert.formats import TargetFormat, read_weights
 from electra_convert.inventory import TensorSpec
@@ -17,6 +18,7 @@ from electra_convert.parity.directories import Directory
 from electra_convert.parity.report import Check
 from electra_convert.tensor import Tensor, numpy_dtype
 from electra_convert.tokenizer import VOCABULARY_FILE, check_fits, read_vocabulary, tokenizer_files
+from electra_convert.whole_file import read_whole
 
 UNGATED_FIELDS = ("pad_token_id",)
 """Fields of config.json that follow from the vocabulary, not from the model."""
@@ -149,13 +151,20 @@ def check_tokenizer(directory: Directory) -> Check | None:
     faults = [
         f"{name} is not what {VOCABULARY_FILE} gives"
         for name, content in built.items()
-        if not (directory.path / name).is_file() or (directory.path / name).read_bytes() != content
+        if not _holds(directory.path / name, content)
     ]
-    if written and written.vocabulary_sha256 != hashlib.sha256(file.read_bytes()).hexdigest():
+    if written and written.vocabulary_sha256 != sha256_of(file):
         faults.append(f"{VOCABULARY_FILE} is not the one that was written")
     casing = "lower-cased" if lowercase else "cased"
     says = f"{', '.join(built)}: as built again from the vocabulary, {casing}" + (f"; {note}" if note else "")
     return Check(name="tokenizer", passed=not faults, says=says, faults=tuple(faults))
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    try:
+        return read_whole(path, len(content)) == content
+    except OSError:
+        return False
 
 
 def _casing(directory: Directory) -> tuple[bool, bool | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -142,7 +143,7 @@ def _read(path: Path, inventory: Inventory) -> Directory:
 
 def _record(path: Path, inventory: Inventory) -> Record | None:
     file = path / RECORD_FILE
-    if not file.is_file():
+    if not os.path.lexists(file):
         return None
     try:
         record = msgspec.convert(read_json(file), Record)

@@ -46,6 +46,7 @@ from electra_convert.parity.worker import Answer
 from electra_convert.parity.workers import EXTRAS, Worker, installed, running
 from electra_convert.progress import Progress, no_progress
 from electra_convert.tokenizer import VOCABULARY_FILE, read_vocabulary
+from electra_convert.whole_file import read_whole
 
 ORDER: tuple[Status, ...] = ("failed", "incomplete", "unverified", "audited", "proven")
 """From the worst verdict to the best; an output is as good as its worst head."""
@@ -53,6 +54,8 @@ Lend = Callable[[Sequence[TargetFormat]], AbstractContextManager[Mapping[TargetF
 """Gives workers for some frameworks."""
 LARGEST_VERIFICATION = 1_000_000
 """Bytes that a `verification.json` takes at most."""
+LARGEST_TEXT = 1_000_000_000
+"""Bytes of a text that assumptions are tried on."""
 
 
 class VerifyOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -390,6 +393,7 @@ def read_text(path: Path) -> str:
         OptionError: It cannot be read, or is not UTF-8.
     """
     try:
-        return path.read_text("utf-8")
+        return read_whole(path, LARGEST_TEXT).decode()
     except (OSError, UnicodeDecodeError) as error:
-        raise OptionError(f"{path} is not a text that can be read: {error}", hint="give a UTF-8 text file") from error
+        why = error.strerror if isinstance(error, OSError) else error
+        raise OptionError(f"{path} is not a text that can be read: {why}", hint="give a UTF-8 text file") from error

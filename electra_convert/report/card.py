@@ -23,10 +23,13 @@ from electra_convert.report.card_content import (
     drawn_modules,
     front_matter,
 )
+from electra_convert.whole_file import read_whole
 
 __all__ = ["CardMetadata", "check_card", "render_card", "required_words"]
 
 TEMPLATE = Path(__file__).with_name("card.md.j2")
+LARGEST_CARD = 4_000_000
+"""Bytes of a card, or of a template of one: the package's own has ten thousand."""
 
 
 class FrontMatter(msgspec.Struct, frozen=True, kw_only=True):
@@ -139,7 +142,7 @@ def _render(path: Path, variables: dict[str, Any]) -> str:
     def load(name: str) -> tuple[str, str, None]:
         if name != path.name:
             raise TemplateNotFound(name, f"{name} is another file, and a template is one file")
-        return path.read_text(encoding="utf-8"), str(path), None
+        return read_whole(path, LARGEST_CARD).decode(), str(path), None
 
     environment = ImmutableSandboxedEnvironment(
         loader=FunctionLoader(load), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
+from electra_convert import BatchOptions, run_batch
 from electra_convert.batch.jobs import Job
 from electra_convert.batch.state import Finished, StateFile
 from electra_convert.errors import OutputError
@@ -70,7 +73,7 @@ def test_what_is_added_is_read(state: StateFile) -> None:
 
 @pytest.mark.parametrize("left", [1, 20, -2])
 def test_a_line_that_broke_off_is_no_job(state: StateFile, left: int) -> None:
-    """The last words of a killed run are ignored, and what is added after them is not lost."""
+    """The last words of a killed run are ignored, and give way to what is added after them."""
     state.add(finished("a"))
     whole = state.path.read_bytes()
     state.path.write_bytes(whole + whole.replace(b"a", b"c")[:left])
@@ -79,6 +82,7 @@ def test_a_line_that_broke_off_is_no_job(state: StateFile, left: int) -> None:
     assert set(state.read()) == {"a", "b"}
     state.add(finished("c"))
     assert set(state.read()) == {"a", "b", "c"}
+    assert state.path.read_bytes().startswith(whole + b'{"key":"b"')
 
 
 def test_a_line_without_its_end_is_a_job(state: StateFile) -> None:
@@ -89,12 +93,58 @@ def test_a_line_without_its_end_is_a_job(state: StateFile) -> None:
     assert set(state.read()) == {"a", "b"}
 
 
-@pytest.mark.parametrize("line", [b"[1, 2]", b'{"key": 3}', b"\xff\xfe", b"", b'{"key": "z"}'])
-def test_a_line_of_something_else_is_no_job(state: StateFile, line: bytes) -> None:
-    """Other JSON, a field of another type, bytes that are no text: all of that is passed over."""
+@pytest.mark.parametrize("end", [b"", b"\n"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"[1, 2]",
+        b'{"key": 3}',
+        b"\xff\xfe",
+        b'{"key": "\xff"}',
+        b'{"key": "z"}',
+        b"a: 1",
+        pytest.param(b'{"a":' + b"[" * 9999, id="nested"),
+    ],
+)
+def test_a_file_of_something_else_is_no_state_file(state: StateFile, line: bytes, end: bytes) -> None:
+    """Other JSON, a field of another type, bytes that are no text: told with the line, and nothing is added to it."""
     state.add(finished("a"))
-    state.path.write_bytes(line + b"\n" + state.path.read_bytes() + line + b"\n")
-    assert set(state.read()) == {"a"}
+    state.path.write_bytes(state.path.read_bytes() + line + end)
+    with pytest.raises(OutputError, match=f"line 2 of {state.path} is no line of a state file") as caught:
+        state.check()
+    assert caught.value.hint == "if this is a state file, remove that line; if not, choose another with --state"
+
+
+@pytest.mark.parametrize("line", [b'{"key":"a"', b""])
+def test_a_line_that_broke_off_in_the_middle_is_damage(state: StateFile, line: bytes) -> None:
+    """Only the last line can be a killed run's last words."""
+    state.path.parent.mkdir()
+    state.path.write_bytes(line + b"\n")
+    with pytest.raises(OutputError, match="line 1 of"):
+        state.read()
+
+
+def test_the_plan_is_no_state_file(
+    tmp_path: Path, checkpoint: Callable[..., Path], write_plan: Callable[..., Path]
+) -> None:
+    """It is refused by whichever path it is named, and stays as it was."""
+    checkpoint("ko")
+    plan, link = write_plan("ko"), tmp_path / "link"
+    content = plan.read_bytes()
+    link.symlink_to(plan)
+    for dry_run in (True, False):
+        with pytest.raises(OutputError, match=f"the state file {link} is the plan itself"):
+            run_batch(plan, BatchOptions(state=link), dry_run=dry_run)
+    assert plan.read_bytes() == content
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_what_never_ends_is_no_state_file(tmp_path: Path, kind: str) -> None:
+    """A pipe that nobody writes to does not keep it waiting, nor does a device fill the memory."""
+    path = tmp_path / "state.jsonl"
+    os.mkfifo(path) if kind == "pipe" else path.symlink_to("/dev/zero")
+    with pytest.raises(OutputError, match="cannot be read: it is a pipe, a socket or a device, not a file"):
+        StateFile(path).check()
 
 
 def test_processes_that_add_at_once_lose_nothing(state: StateFile) -> None:

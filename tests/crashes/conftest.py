@@ -6,6 +6,7 @@ import random
 import secrets
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -14,12 +15,17 @@ MEMORY = Path("/dev/shm")  # noqa: S108  # a folder of our own is made in it
 
 
 @pytest.fixture
-def memory(tmp_path: Path) -> Iterator[Path]:
-    """A folder on a disk in memory, where there is one: to end a process takes the same there, and less time."""
-    if not MEMORY.is_dir():
-        yield tmp_path
-        return
-    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
+def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder on a disk in memory, where there is one: to end a process takes the same there, and less time.
+
+    Temporary files lie below it, in `tmp`.
+    """
+    disk = tempfile.TemporaryDirectory(dir=MEMORY) if MEMORY.is_dir() else nullcontext(str(tmp_path))
+    with disk as folder:
+        temporary = Path(folder, "tmp")
+        temporary.mkdir()
+        monkeypatch.setenv("TMPDIR", str(temporary))
+        monkeypatch.setattr(tempfile, "tempdir", str(temporary))
         yield Path(folder)
 
 

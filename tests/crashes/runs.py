@@ -47,10 +47,11 @@ class Begun:
     out: Path
     err: Path
 
-    def wait_for(self, look: Callable[[], bool]) -> None:
-        """Look again and again until something is so, or the command has ended."""
-        while not look() and self.process.is_alive():
+    def wait_for(self, look: Callable[[], bool]) -> bool:
+        """Look again and again until something is so, or the command has ended; return whether it was so."""
+        while not (seen := look()) and self.process.is_alive():
             time.sleep(0.001)
+        return seen
 
     def send(self, which: signal.Signals) -> None:
         """Send a signal, if the command runs still."""

@@ -16,6 +16,8 @@ from electra_convert import ConvertOptions
 from tests.crashes.runs import SOURCE, begin, heads_in, left_in, plan_once, undisturbed
 
 SHARED = ("--layout", "shared")
+PROGRESS = ("unpacking ", "checking ", "writing ")
+"""What lines begin with that say how it goes."""
 TIMES = 12
 """Signals of each kind that must end a run."""
 
@@ -27,21 +29,27 @@ TIMES = 12
 def test_told_to_end_at_any_moment(
     memory: Path, monkeypatch: pytest.MonkeyPatch, chance: Random, which: signal.Signals, words: list[str]
 ) -> None:
-    """It ends with its exit code and at most one line; heads are absent or whole, and nothing else is left."""
-    out = memory / "made" / "out"
+    """It ends with its exit code and at most one line; heads are absent or whole, and nothing else is left.
+
+    Neither is anything of the archive, which was unpacked.
+    """
+    out, temporary = memory / "made" / "out", memory / "tmp"
+    archive = Path(shutil.make_archive(str(memory / "electra"), "zip", SOURCE))
     plan_once(monkeypatch, out, ConvertOptions(layout="shared"))
     new, seconds = undisturbed(out, ConvertOptions(layout="shared"))
-    ended = 0
+    ended = unpacked = 0
     while ended < TIMES:
         shutil.rmtree(memory / "made")
-        run = begin(memory, SOURCE, out, *SHARED)
-        run.wait_for(out.exists)
+        run = begin(memory, archive, out, *SHARED)
+        run.wait_for(out.exists if chance.random() < 0.7 else lambda: any(temporary.iterdir()))
         time.sleep(chance.uniform(0, seconds))
+        unpacked += any(temporary.iterdir())
         run.send(which)
         code, _, told = run.end()
         heads = heads_in(out)
         assert all(files == new[head] for head, files in heads.items())
         assert not left_in(memory)
+        assert not any(temporary.iterdir())
         assert (memory / "made").exists() == bool(heads), "folders that were made for nothing stay"
         if code == 0 or heads == new:  # too late
             assert heads == new
@@ -49,10 +57,11 @@ def test_told_to_end_at_any_moment(
             continue
         ended += 1
         assert code == 128 + which
-        assert [line for line in told.splitlines()[2:] if line] == words  # progress says two lines
-        assert begin(memory, SOURCE, out, *SHARED).end().code == 0
+        assert [line for line in told.splitlines() if line and not line.startswith(PROGRESS)] == words
+        assert begin(memory, archive, out, *SHARED).end().code == 0
         assert heads_in(out) == new
         assert not left_in(memory)
+    assert unpacked
 
 
 def test_a_terminal_that_goes_away(memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,9 @@ import io
 import os
 import resource
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -15,11 +17,14 @@ from typing import Any
 import pytest
 
 from electra_convert import ConvertOptions, DiskSpaceError, ElectraConvertError, OutputError, convert_checkpoint
+from electra_convert import convert as convert_module
 from electra_convert.formats import flax
+from electra_convert.output import whole_directory
 from tests.crashes.disks import DISK, MS_RDONLY, NOBODY, mount, remount
 from tests.crashes.runs import SOURCE, contents, heads_in, in_child, left_in, plan_once
 
 ONE = ConvertOptions(heads=("pretraining",))
+SHARED = ConvertOptions(layout="shared")
 TWO = ConvertOptions(heads=("pretraining", "masked_lm"), layout="shared")
 CALLS = [
     (os, "fsync", errno.EIO, 1),
@@ -111,18 +116,71 @@ def test_a_folder_of_another_user(memory: Path, monkeypatch: pytest.MonkeyPatch)
     in_child(work)
 
 
-def test_a_target_whose_folder_vanishes(memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When somebody removes all of the output in mid-write, that is one error, and nothing comes back."""
+def test_a_folder_that_may_not_be_searched(memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where one may not even see what is there, that is told."""
     plan_once(monkeypatch, memory / "out", ONE)
 
+    def work() -> None:
+        mount("mode=755")
+        (DISK / "shut" / "in").mkdir(parents=True)
+        (DISK / "shut").chmod(0)
+        os.setgid(NOBODY)
+        os.setuid(NOBODY)
+        with pytest.raises(OutputError, match="cannot be written: Permission denied"):
+            convert_checkpoint(SOURCE, DISK / "shut" / "in" / "out", ONE)
+
+    in_child(work)
+
+
+@pytest.mark.parametrize("below", ["", "out"])
+def test_a_name_that_no_disk_has(memory: Path, monkeypatch: pytest.MonkeyPatch, below: str) -> None:
+    """A name that is too long is told, be it that of the output or of a folder above it."""
+    plan_once(monkeypatch, memory / "out", ONE)
+    with pytest.raises(OutputError, match="cannot be written: File name too long"):
+        convert_checkpoint(SOURCE, memory / ("x" * 300) / below, ONE)
+
+
+@pytest.mark.parametrize("published", [0, 1, 7])
+def test_a_target_whose_folder_vanishes(memory: Path, monkeypatch: pytest.MonkeyPatch, published: int) -> None:
+    """When somebody removes all of the output in mid-write, that is one error, and nothing comes back."""
+    out = memory / "out"
+    plan_once(monkeypatch, out, SHARED)
     write = flax.write
 
     def vanish(*arguments: Any) -> None:
-        shutil.rmtree(memory / "out")
+        if len(heads_in(out)) == published:
+            shutil.rmtree(out)
         write(*arguments)
 
     monkeypatch.setattr(flax, "write", vanish)
-    refuse(memory / "out", OutputError, "cannot be written: No such file or directory")
+    refuse(out, OutputError, "cannot be written: No such file or directory", SHARED)
+
+
+@pytest.mark.parametrize("published", [1, 8])
+def test_heads_that_vanish(memory: Path, monkeypatch: pytest.MonkeyPatch, published: int) -> None:
+    """When somebody removes what was published already, that is one error; what came after it stays, whole."""
+    out = memory / "out"
+    plan_once(monkeypatch, out, SHARED)
+    convert_checkpoint(SOURCE, out, SHARED)
+    new = heads_in(out)
+    shutil.rmtree(out)
+
+    written = count(1)
+
+    @contextmanager
+    def vanishing(target: Path, *, overwrite: bool) -> Iterator[Path]:
+        with whole_directory(target, overwrite=overwrite) as staged:
+            yield staged
+        if next(written) == published:
+            shutil.rmtree(out)
+
+    monkeypatch.setattr(convert_module, "whole_directory", vanishing)
+    with pytest.raises(OutputError, match="is not there any more"):
+        convert_checkpoint(SOURCE, out, SHARED)
+    heads = heads_in(out)
+    assert len(heads) == len(new) - published
+    assert all(files == new[head] for head, files in heads.items())
+    assert not left_in(memory)
 
 
 @pytest.mark.parametrize(("module", "name", "code", "each"), CALLS, ids=[name for _, name, _, _ in CALLS])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,6 +66,7 @@ def test_an_array_in_a_file_is_never_one_without_a_copy(tmp_path: Path) -> None:
 def test_a_file_that_became_shorter_is_told(tmp_path: Path) -> None:
     """It is an error with the name of the file, where mapped memory would end the process."""
     found = stored(np.zeros(1000), tmp_path / "array")
+    np.asarray(found[:1])
     os.truncate(tmp_path / "array", 900)
     with pytest.raises(CorruptCheckpointError, match="array became shorter while it was read"):
         np.asarray(found)
@@ -98,11 +101,45 @@ def test_a_file_that_is_gone_is_told(tmp_path: Path) -> None:
         np.asarray(found)
 
 
-def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
-    """With the byte: a directory stands for a disk that fails."""
-    file = StoredFile(tmp_path, (0, 0))
-    with pytest.raises(SourceError, match=r"cannot read .* at byte 3: Is a directory"):
-        np.asarray(StoredArray(file, "float32", 3, (1,)))
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_another_file_in_its_place_is_told(tmp_path: Path, moment: str) -> None:
+    """Where none was read of it yet: of the same size and time, too, for it is another one."""
+    path, other = tmp_path / "array", tmp_path / "other"
+    found = stored(np.ones(3), path)
+    stored(np.zeros(3), other)
+    os.utime(other, ns=(0, found.file.stamp[1]))
+    if moment == "before":
+        other.rename(path)
+        with pytest.raises(CorruptCheckpointError, match="array changed while it was read"):
+            np.asarray(found)
+    else:
+        np.asarray(found)
+        other.rename(path)
+        np.testing.assert_array_equal(np.asarray(found), np.ones(3))
+
+
+@pytest.mark.parametrize(
+    ("make", "says"), [(os.mkfifo, "a pipe"), (lambda path: path.symlink_to("/dev/zero"), "a device")]
+)
+def test_what_is_no_file_is_told(tmp_path: Path, make: Callable[[Path], object], says: str) -> None:
+    """It is not waited for."""
+    found = stored(np.ones(3), tmp_path / "array")
+    (tmp_path / "array").unlink()
+    make(tmp_path / "array")
+    with pytest.raises(SourceError, match=f"cannot read .*array: .*{says}"):
+        np.asarray(found)
+
+
+def test_a_file_that_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the byte: as of a disk that fails."""
+
+    def failing(*_: object) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    found = stored(np.ones(3), tmp_path / "array")
+    monkeypatch.setattr("os.preadv", failing)
+    with pytest.raises(SourceError, match=r"cannot read .* at byte 3: Input/output error"):
+        np.asarray(found)
 
 
 def test_files_are_closed(tmp_path: Path) -> None:

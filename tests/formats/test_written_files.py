@@ -74,7 +74,7 @@ def written() -> Iterator[extents.Written]:
 @contextmanager
 def small_pieces(block: int, tile: int) -> Iterator[None]:
     """Cut arrays into small pieces, so that small arrays have many."""
-    with patch.multiple(extents, READ_SIZE=block, WRITE_SIZE=block, TILE=tile):
+    with patch.multiple(extents, BLOCK_SIZE=block, WRITE_SIZE=block, TILE=tile):
         yield
 
 
@@ -195,16 +195,24 @@ class TestExtents:
             module_of("pytorch").write(tmp_path / "second", Contents(tensors, "float32", MODEL), Count(), written)
 
     @pytest.mark.parametrize("order", ["C", "F"])
-    def test_overflow_names_the_tensor(self, tmp_path: Path, order: Any) -> None:
-        """A value beyond the dtype's range is an error; infinity, which every dtype has, is none."""
-        array = np.full((300, 300), 70000, np.float32, order=order)
-        with (tmp_path / "file").open("wb") as file:
-            with pytest.raises(OutputError, match="kernel holds values that float16 cannot hold"):
-                extents.write_extents(
-                    file.fileno(), [extents.Extent(0, described("kernel", array))], "float16", Count()
-                )
-            array[:] = np.inf
-            extents.write_extents(file.fileno(), [extents.Extent(0, described("kernel", array))], "float16", Count())
+    @pytest.mark.parametrize(
+        ("value", "dtype", "hint"),
+        [
+            (7e4, "float16", "--dtype float32 or bfloat16"),
+            (3.4e38, "bfloat16", "--dtype float32"),
+            (1e39, "float32", ""),
+        ],
+    )
+    def test_overflow_names_the_tensor(self, tmp_path: Path, order: Any, value: float, dtype: str, hint: str) -> None:
+        """A value beyond the dtype's range is an error, which says what dtype would hold it."""
+        array = np.full((300, 300), value, np.float64 if value > 3.5e38 else np.float32, order=order)
+        with (
+            (tmp_path / "file").open("wb") as file,
+            pytest.raises(OutputError, match=f"kernel holds values that {dtype} cannot hold") as error,
+        ):
+            extents.write_extents(file.fileno(), [extents.Extent(0, described("kernel", array))], dtype, Count())
+        assert error.value.hint.endswith(hint)
+        assert bool(error.value.hint) == bool(hint)
 
     def test_short_writes_are_continued(self, tmp_path: Path) -> None:
         """A system that takes a few bytes at a time gets them all."""

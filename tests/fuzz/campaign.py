@@ -80,7 +80,7 @@ def main() -> None:
             click.echo(f"{outcome.name}: {outcome.executions:,} in {outcome.seconds:.0f} s")
     click.echo("\n".join(["", *markdown(outcomes), *explained(outcomes)]))
     if options.record:
-        options.record.write_text("\n".join([*markdown(outcomes), ""]))
+        record(options.record, outcomes)
     sys.exit(any(outcome.fault for outcome in outcomes))
 
 
@@ -217,6 +217,14 @@ def markdown(outcomes: Iterable[Outcome]) -> Iterator[str]:
         f"Python {platform.python_version()}, atheris {version('atheris')}. Edges and features are libFuzzer's; "
         "lines are those of the functions that were entered."
     )
+
+
+def record(path: Path, outcomes: Iterable[Outcome]) -> None:
+    """Write the table to a file; the rows of readers that were not fuzzed now stay."""
+    lines = [*markdown(outcomes)]
+    before = path.read_text().splitlines() if path.exists() else []
+    rows = {line.split()[1]: line for line in [*before, *lines] if line.startswith("| ")}
+    path.write_text("\n".join([*lines[:2], *(rows[name] for name in TARGETS if name in rows), *lines[-2:], ""]))
 
 
 def row(cells: Iterable[str]) -> str:

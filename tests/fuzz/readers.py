@@ -7,7 +7,6 @@ instrument the modules first. An error that a reader documents passes through; w
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import struct
 import subprocess
@@ -16,6 +15,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
@@ -30,6 +30,8 @@ CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.S
 """What ends a process that crashes; libFuzzer handles these, and the handlers are in a fork too."""
 TRIED_FURTHER = 32
 """Of how many inputs one is written again, which syncs files and starts threads: that takes far longer than to read."""
+MOST_PARSED = 10_000
+"""Entries of indexes that are kept."""
 MOST_LOADED = 1 << 20
 """Bytes of values beyond which no tensor of a small input can lie in it."""
 
@@ -89,19 +91,25 @@ def bundle(folder: Path) -> Read:
 
 
 def inspection(folder: Path) -> Read:
-    """Tell from an index what a checkpoint is, and the config of each of its parts."""
+    """Tell from an index what a checkpoint is, and the config of each of its parts.
+
+    An entry is parsed once, however many inputs have it: how that is done, another target is for.
+    """
     from electra_convert.errors import ElectraConvertError
+    from electra_convert.formats import google_tf1
     from electra_convert.formats.google_tf1 import index_path, open_checkpoint, shard_path
     from electra_convert.mapping import load_mappings
     from electra_convert.part import recognise
 
     prefix, mappings = folder / PREFIX, load_mappings()
+    parse = lru_cache(maxsize=MOST_PARSED)(google_tf1._Entry.parse)
     with shard_path(prefix, 0, 1).open("wb") as file:
         file.truncate(1 << 24)
 
     def read(data: bytes) -> None:
         index_path(prefix).write_bytes(data)
-        files = open_checkpoint(prefix)
+        with patch.object(google_tf1._Entry, "parse", parse):
+            files = open_checkpoint(prefix)
         checkpoint = recognise(mappings, files.tensors, files.unreadable)
         for part in checkpoint.topology.parts:
             assert set(checkpoint.ledger(part)) <= {*files.tensors, *files.unreadable}
@@ -173,18 +181,14 @@ def h5(folder: Path) -> Read:
     """Read a TensorFlow file of weights.
 
     HDF5 meets it in a fork, as it does in a process of its own, which takes a hundred times longer to start. If it
-    crashes there, the reader has to say so.
+    crashes there, the reader has to say so; if not, it reads it here, too, where the fuzzer sees what is reached.
     """
     import h5py  # noqa: F401  # so that each fork has it
-
-    from electra_convert.formats import hdf5
 
     read_file = _weights(folder, "tensorflow")
 
     def read(data: bytes) -> None:
-        taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        memory = taken + hdf5.MEMORY // 2  # what a fork begins with is more than the process of its own has
-        with patch.object(hdf5, "MEMORY", memory), patch("subprocess.run", _forked):
+        with patch("subprocess.run", _forked):
             read_file(data)
 
     return read
@@ -204,11 +208,14 @@ def _forked(command: Sequence[str], **_: Any) -> subprocess.CompletedProcess[byt
                     signal.signal(number, signal.SIG_DFL)
                 os.dup2(words.fileno(), 2)
                 with os.fdopen(answer.fileno(), "w", closefd=False) as stdout, redirect_stdout(stdout):
-                    hdf5.main(command[-1])
+                    hdf5.main(int(command[-1]))
                 code = 0
             finally:
                 os._exit(code)
         status = os.waitpid(child, 0)[1]
+        if not status:
+            with patch.object(hdf5, "_limit"), patch("signal.setitimer"):
+                hdf5._answer(int(command[-1]))
         answer.seek(0)
         words.seek(0)
         return subprocess.CompletedProcess(command, os.waitstatus_to_exitcode(status), answer.read(), words.read())

@@ -66,9 +66,8 @@ TARGETS = {
         Target(
             "inspection",
             readers.inspection,
-            ("electra_convert.part", "electra_convert.config", f"{FORMATS}.google_tf1"),
+            ("electra_convert.part", "electra_convert.config"),
             mutators.index,
-            share=1 / 20,  # each execution is of a whole model: dozens of tensors
         ),
         Target("state", readers.state, ("electra_convert.source",), longest=512),
         Target("zip", readers.zip_archive, ("electra_convert.source", "zipfile"), mutators.zip_archive),
@@ -83,7 +82,7 @@ TARGETS = {
         Target(
             "h5",
             readers.h5,
-            (f"{FORMATS}.tensorflow", *TABLES),
+            (f"{FORMATS}.tensorflow", f"{FORMATS}.hdf5", *TABLES),
             share=1 / 50,  # HDF5 is C, which is not instrumented, and meets each in a process of its own
             longest=16384,
         ),

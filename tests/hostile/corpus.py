@@ -26,7 +26,7 @@ MOST_MEMORY = 200 * 2**20
 """Bytes beyond what the start takes."""
 MOST_CHARACTERS = 100_000
 """Of a message, which may list every tensor at fault."""
-PROGRESS = re.compile(r"(\w+ [\d.]+ \w+\n)*")
+PROGRESS = re.compile(r"([\w ]+ [\d.]+ \w+\n)*")
 """What may be told before: `checking 562 kB`."""
 
 

@@ -55,6 +55,7 @@ INDEX = "model.ckpt-30.index"
 DATA = "model.ckpt-30.data-00000-of-00001"
 INSPECT = ("inspect", RUN)
 CONVERT = ("--part", "discriminator", "--head", "base", "--to", "pytorch", RUN, "out")
+DOCUMENTS = ("conversion.json", "config.json", "vocab.txt", "tokenizer.json", "tokenizer_config.json")
 WORDS = b"electra/embeddings/word_embeddings"
 POSITIONS = b"electra/embeddings/position_embeddings"
 BIAS = b"electra/encoder/layer_0/intermediate/dense/bias"
@@ -220,6 +221,24 @@ def sparse(size: int) -> Callable[[Path], object]:
     return make
 
 
+def state_file(make: Callable[[Path], object]) -> Make:
+    """Put something that is no file beside the plan of a batch."""
+
+    def run(folder: Path) -> None:
+        (folder / "plan.yaml").write_text("version: 1\njobs: [{source: run, output: out}]")
+        special("s.jsonl", make)(folder)
+
+    return run
+
+
+def occupied(folder: Path) -> None:
+    """Put pipes where the documents of an output are."""
+    copied(folder)
+    (folder / "out/base").mkdir(parents=True)
+    for name in DOCUMENTS:
+        os.mkfifo(folder / "out/base" / name)
+
+
 def swapped(folder: Path) -> None:
     """Exchange two data files."""
     run = copied(folder, "electra_tiny_sharded")
@@ -248,6 +267,8 @@ CONFIG = ("--part", "discriminator", "--config", "c.json", RUN, "out")
 PLAN = ("batch", "plan.yaml")
 MAPPINGS = ("inspect", "--mappings", "maps", RUN)
 VOCABULARY = ("--part", "discriminator", "--head", "base", "--to", "pytorch", "--vocab", "v.txt", RUN, "out")
+NO_FILE = (INDEX, "beside it is no file that can be read")
+MISSING, OTHER = (DATA, "data files are missing"), (DATA, "data files are no files that can be read")
 FLOAT_NAN, FLOAT_INFINITY = struct.pack("<f", float("nan")), struct.pack("<f", float("-inf"))
 NAMES = [key.decode() for key in (WORDS, POSITIONS, BIAS)]
 
@@ -282,16 +303,21 @@ BUNDLE = [
         ("version 9",),
     ),
     Case("index: gigabytes", instead(INDEX, sparse(1 << 40)), INSPECT, (INDEX, "more than 4194304 bytes")),
-    Case("index: a directory", instead(INDEX, Path.mkdir), INSPECT, (INDEX,)),
-    Case("index: missing", instead(INDEX, lambda _: None), INSPECT, (INDEX,)),
-    Case("index: a pipe", instead(INDEX, os.mkfifo), INSPECT, (INDEX,)),
-    Case("index: a socket", instead(INDEX, listening), INSPECT, (INDEX,)),
-    Case("index: a device", instead(INDEX, link("/dev/zero")), INSPECT, (INDEX,)),
-    Case("index: a link to itself", instead(INDEX, looped), INSPECT, (INDEX,)),
-    Case("index: a dangling link", instead(INDEX, link("nowhere")), INSPECT, (INDEX,)),
+    Case("index: a directory", instead(INDEX, Path.mkdir), INSPECT, NO_FILE),
+    Case("index: missing", instead(INDEX, lambda _: None), INSPECT, (INDEX, "is not beside it")),
+    Case("index: a pipe", instead(INDEX, os.mkfifo), INSPECT, NO_FILE),
+    Case("index: a socket", instead(INDEX, listening), INSPECT, NO_FILE),
+    Case("index: a device", instead(INDEX, link("/dev/zero")), INSPECT, NO_FILE),
+    Case("index: a link to itself", instead(INDEX, looped), INSPECT, NO_FILE),
+    Case("index: a dangling link", instead(INDEX, link("nowhere")), INSPECT, NO_FILE),
     Case("index: unreadable", instead(INDEX, unreadable), INSPECT, (INDEX, "Permission denied")),
     Case("index: too many entries", table({b"%06d" % n: b"" for n in range(70_000)}), INSPECT, (INDEX, "entries")),
-    Case("index: a name of a megabyte", table({b"a" * (1 << 20): TABLE[BIAS]}), INSPECT, ("aaaa",)),
+    Case(
+        "index: a name of a megabyte",
+        table({b"a" * (1 << 20): TABLE[BIAS]}),
+        INSPECT,
+        (INDEX, "the key aaaa", "1048576 bytes"),
+    ),
     Case(
         "index: a name that is not UTF-8",
         table({b"\xff\xfe": TABLE[BIAS]}),
@@ -304,8 +330,8 @@ BUNDLE = [
         INSPECT,
         ("model.ckpt-30", "it holds none"),
     ),
-    Case("index: a name twice", built(b"", BIAS, BIAS), INSPECT, (INDEX, f"the key b'{NAMES[2]}' comes after")),
-    Case("index: names in disorder", built(b"", BIAS, WORDS), INSPECT, (INDEX, f"the key b'{NAMES[0]}' comes after")),
+    Case("index: a name twice", built(b"", BIAS, BIAS), INSPECT, (INDEX, f"the key {NAMES[2]} comes after")),
+    Case("index: names in disorder", built(b"", BIAS, WORDS), INSPECT, (INDEX, f"the key {NAMES[0]} comes after")),
     Case(
         "index: a block twice", built(b"", BIAS, listed=2), INSPECT, (INDEX, "the block at byte 0 begins before byte")
     ),
@@ -358,13 +384,13 @@ BUNDLE = [
     ),
     Case("data: empty", cut(DATA, 0), INSPECT, (DATA, NAMES[0])),
     Case("data: one byte", cut(DATA, 1), INSPECT, (DATA, NAMES[0])),
-    Case("data: one byte short", cut(DATA, -1), INSPECT, (DATA,)),
-    Case("data: missing", instead(DATA, lambda _: None), INSPECT, (DATA,)),
-    Case("data: a directory", instead(DATA, Path.mkdir), INSPECT, (DATA,)),
-    Case("data: a pipe", instead(DATA, os.mkfifo), INSPECT, (DATA,)),
-    Case("data: a device", instead(DATA, link("/dev/zero")), INSPECT, (DATA,)),
-    Case("data: a link to itself", instead(DATA, looped), INSPECT, (DATA,)),
-    Case("data: a dangling link", instead(DATA, link("nowhere")), INSPECT, (DATA,)),
+    Case("data: one byte short", cut(DATA, -1), INSPECT, (DATA, f"which has {DATA_SIZE - 1}")),
+    Case("data: missing", instead(DATA, lambda _: None), INSPECT, MISSING),
+    Case("data: a directory", instead(DATA, Path.mkdir), INSPECT, OTHER),
+    Case("data: a pipe", instead(DATA, os.mkfifo), INSPECT, OTHER),
+    Case("data: a device", instead(DATA, link("/dev/zero")), INSPECT, OTHER),
+    Case("data: a link to itself", instead(DATA, looped), INSPECT, OTHER),
+    Case("data: a dangling link", instead(DATA, link("nowhere")), INSPECT, OTHER),
     Case("data: unreadable", lambda folder: (copied(folder) / DATA).chmod(0), CONVERT, (DATA, "Permission denied")),
     Case("data: wrong checksum", flip(DATA, ENTRIES[WORDS].offset + 40), CONVERT, (NAMES[0], DATA, "checksum")),
     Case("data: of another step", changed(DATA, of_another_step), CONVERT, (DATA, "checksum")),
@@ -388,7 +414,10 @@ STATE = [
         INSPECT,
         ("names no checkpoint",),
     ),
-    Case("checkpoint: gigabytes", instead("checkpoint", sparse(1 << 40)), INSPECT, ("checkpoint",)),
+    Case("checkpoint: gigabytes", instead("checkpoint", sparse(1 << 40)), INSPECT, ("checkpoint", "bytes, the most")),
+    Case("checkpoint: a pipe", instead("checkpoint", os.mkfifo), INSPECT, ("run/checkpoint", "a pipe")),
+    Case("checkpoint: a socket", instead("checkpoint", listening), INSPECT, ("run/checkpoint",)),
+    Case("checkpoint: a device", instead("checkpoint", link("/dev/zero")), INSPECT, ("run/checkpoint", "a device")),
     Case(
         "checkpoint: blank lines without end",
         changed("checkpoint", lambda _: b"\n \t" * 1_000_000),
@@ -411,7 +440,7 @@ STATE = [
         "checkpoint: another",
         changed("checkpoint", lambda _: b'model_checkpoint_path: "../../etc/passwd"'),
         INSPECT,
-        ("passwd.index",),
+        ("passwd.index is not beside it",),
     ),
     Case(
         "checkpoint: a folder above",
@@ -430,10 +459,13 @@ STATE = [
 ZIP, TAR, TGZ = ("inspect", "a.zip"), ("inspect", "a.tar"), ("inspect", "a.tgz")
 ARCHIVES = [
     Case("zip: empty", as_file("a.zip", b""), ZIP, ("a.zip", "not a zip")),
-    Case("zip: cut", as_file("a.zip", lambda: zipped()[:-10]), ZIP, ("a.zip",)),
+    Case("zip: cut", as_file("a.zip", lambda: zipped()[:-10]), ZIP, ("a.zip", "not a zip")),
     Case("zip: no members", as_file("a.zip", zip_of), ZIP, ("a.zip", "no directories")),
     Case(
-        "zip: damaged member", as_file("a.zip", lambda: zipped()[:5000] + b"x" * 50 + zipped()[5050:]), ZIP, ("a.zip",)
+        "zip: damaged member",
+        as_file("a.zip", lambda: zipped()[:5000] + b"x" * 50 + zipped()[5050:]),
+        ZIP,
+        ("a.zip", DATA),
     ),
     Case(
         "zip: traversal",
@@ -488,7 +520,7 @@ ARCHIVES = [
             ),
         ),
         ZIP,
-        ("a.zip",),
+        ("a.zip", "'b.index'"),
     ),
     Case(
         "zip: too many members",
@@ -512,16 +544,16 @@ ARCHIVES = [
         "zip: an offset that no file has",
         as_file("a.zip", lambda: zipped().replace(b"PK\5\6", b"PK\5\6", 1)[:-6] + b"\xff" * 4 + b"\0\0"),
         ZIP,
-        ("a.zip",),
+        ("a.zip", "overlaps another"),
     ),
     Case("zip: too deep", as_file("a.zip", lambda: zipped(("a/" * 2000 + "b.index", b""))), ZIP, ("too many folders",)),
     Case(
         "zip: too long a name", as_file("a.zip", lambda: zipped(("a" * 300 + ".index", b""))), ZIP, ("too long a name",)
     ),
-    Case("zip: a pipe", lambda folder: os.mkfifo(folder / "a.zip"), ZIP, ("a.zip",)),
+    Case("zip: a pipe", lambda folder: os.mkfifo(folder / "a.zip"), ZIP, ("a.zip is no file",)),
     Case("tar: empty", as_file("a.tar", b""), TAR, ("a.tar", "empty file")),
     Case("tar: zeros", as_file("a.tar", bytes(10_240)), TAR, ("a.tar", "no directories")),
-    Case("tar: cut", as_file("a.tar", lambda: tarred()[:-700_000]), TAR, ("a.tar",)),
+    Case("tar: cut", as_file("a.tar", lambda: tarred()[:-700_000]), TAR, ("a.tar", "more than can be in the archive")),
     Case(
         "tar: traversal",
         as_file("a.tar", lambda: tarred(("../evil.index", b""), ("/evil.json", b""))),
@@ -546,7 +578,7 @@ ARCHIVES = [
         "tar: sparse",
         as_file("a.tar", lambda: extended(b"22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n")),
         TAR,
-        ("a.tar",),
+        ("cannot unpack a.tar",),
     ),
     Case(
         "tar: old sparse",
@@ -565,13 +597,13 @@ ARCHIVES = [
         "tar: a negative size",
         as_file("a.tar", lambda: header("run/a.index", b"0", size=-512) + tarred()),
         TAR,
-        ("a.tar",),
+        ("a.tar", "goes on after the end"),
     ),
     Case(
         "tar: a negative size of another file",
         as_file("a.tar", lambda: header("b", b"0", size=-512) + tarred()),
         TAR,
-        ("a.tar",),
+        ("a.tar", "goes on after the end"),
     ),
     Case(
         "tar: a size past 64 bits",
@@ -595,7 +627,7 @@ ARCHIVES = [
         "tar: an extended header of a negative size",
         as_file("a.tar", lambda: header("x", tarfile.XHDTYPE, size=-(10**10)) + tarred()),
         TAR,
-        ("a.tar",),
+        ("a.tar", "larger than any"),
     ),
     Case(
         "tar: an extended header of digits",
@@ -616,7 +648,7 @@ ARCHIVES = [
             lambda: (header("x", tarfile.GNUTYPE_LONGNAME, size=1) + b"a".ljust(512, b"\0")) * 5000,
         ),
         TAR,
-        ("a.tar",),
+        ("a.tar", "larger than any"),
     ),
     Case(
         "tar: too many members",
@@ -625,15 +657,15 @@ ARCHIVES = [
         ("a.tar", "more than 10000 files"),
     ),
     Case("tar: too deep", as_file("a.tar", lambda: tarred(("a/" * 2000 + "b.index", b""))), TAR, ("too many folders",)),
-    Case("tgz: cut", as_file("a.tgz", lambda: gzipped(tarred())[:-1000]), TGZ, ("a.tgz",)),
+    Case("tgz: cut", as_file("a.tgz", lambda: gzipped(tarred())[:-1000]), TGZ, ("a.tgz", "ended before")),
     Case(
         "tgz: damaged",
         as_file("a.tgz", lambda: gzipped(tarred())[:2000] + b"x" * 99 + gzipped(tarred())[2099:]),
         TGZ,
-        ("a.tgz",),
+        ("cannot unpack a.tgz",),
     ),
     Case("tgz: wrong checksum", as_file("a.tgz", lambda: gzipped(tarred())[:-8] + bytes(8)), TGZ, ("a.tgz", "CRC")),
-    Case("tgz: nothing in it", as_file("a.tgz", lambda: gzipped(b"")), TGZ, ("a.tgz",)),
+    Case("tgz: nothing in it", as_file("a.tgz", lambda: gzipped(b"")), TGZ, ("a.tgz", "empty file")),
     Case(
         "tgz: a hundred terabytes",
         as_file("a.tgz", lambda: gzipped(header("b", b"0", size=10**14) + bytes(10**6))),
@@ -711,6 +743,10 @@ PLANS = [
         "too many labels", "version: 1\njobs: [{source: run, num_labels: 1000000000}]", "jobs[0]", "65536", "num_labels"
     ),
     Case("plan: gigabytes", special("plan.yaml", sparse(1 << 40)), PLAN, ("plan.yaml", "bytes, the most")),
+    *(
+        Case(f"state of a batch: {what}", state_file(make), (*PLAN, "--state", "s.jsonl"), ("s.jsonl", what))
+        for what, make in (("a pipe", os.mkfifo), ("a device", link("/dev/zero")))
+    ),
     Case("plan: a pipe", special("plan.yaml", os.mkfifo), PLAN, ("plan.yaml", "a pipe")),
     Case(
         "plan: unknown shape of a job", beside("plan.yaml", "version: 1\njobs: {a: b}"), PLAN, ("plan.yaml", "$.jobs")
@@ -724,8 +760,13 @@ PLANS = [
         MAPPINGS,
         ("flax.yaml", "'format' stands here a second time"),
     ),
-    Case("mappings: empty", mapping("electra.yaml", lambda _: ""), MAPPINGS, ("electra.yaml",)),
-    Case("mappings: cut", mapping("electra.yaml", lambda text: text[: len(text) // 2]), MAPPINGS, ("electra.yaml",)),
+    Case("mappings: empty", mapping("electra.yaml", lambda _: ""), MAPPINGS, ("electra.yaml", "got `null`")),
+    Case(
+        "mappings: cut",
+        mapping("electra.yaml", lambda text: text[: len(text) // 2]),
+        MAPPINGS,
+        ("electra.yaml", "schema"),
+    ),
 ]
 
 
@@ -753,6 +794,14 @@ VOCABULARIES = [
         CONVERT,
         ("vocab.txt", "Permission denied"),
     ),
+    Case("vocabulary: a pipe beside the checkpoint", instead("vocab.txt", os.mkfifo), CONVERT, ("vocab.txt", "a pipe")),
+    Case(
+        "vocabulary: a dangling link beside the checkpoint",
+        instead("vocab.txt", link("nowhere")),
+        CONVERT,
+        ("vocab.txt", "No such file"),
+    ),
+    Case("output: pipes for documents", occupied, CONVERT, ("out/base exists already",)),
 ]
 IN_ORDER = sorted(ENTRIES.items(), key=lambda item: item[1].offset)
 BOUNDARIES = [

@@ -17,6 +17,8 @@ import msgpack
 import numpy as np
 import pytest
 
+from electra_convert.origin import NOTE_FILE
+from electra_convert.plan import RECORD_FILE
 from tests.hostile.corpus import MOST_MEMORY, MOST_SECONDS, ROOT, Runner
 
 SAFETENSORS, H5, MSGPACK = "model.safetensors", "tf_model.h5", "flax_model.msgpack"
@@ -280,6 +282,7 @@ BROKEN = {
     "safetensors: a link to nothing": Broken(
         SAFETENSORS, in_place(lambda path: path.symlink_to("gone")), ("no weights in",)
     ),
+    "h5: unreadable": Broken(H5, lambda path: path.chmod(0), ("Permission denied",)),
     "h5: empty": Broken(H5, content(lambda _: b""), ("file of Keras weights",)),
     "h5: cut after the signature": Broken(H5, content(lambda data: data[:8]), ("file of Keras weights",)),
     "h5: cut in the middle": Broken(H5, content(lambda data: data[: len(data) // 2]), ("truncated file",)),
@@ -390,6 +393,8 @@ BROKEN = {
     "config: an endless number": Broken(
         CONFIG, content(lambda d: b'{"a": 1' + b"0" * 9999 + b", " + d[1:]), ("digits",)
     ),
+    "record: a pipe": Broken(RECORD_FILE, os.mkfifo, ("a pipe",)),
+    "record: a dangling link": Broken(RECORD_FILE, lambda path: path.symlink_to("nowhere"), ("No such file",)),
     "config: unreadable": Broken(CONFIG, lambda path: path.chmod(0), ("Permission denied",)),
 }
 
@@ -414,7 +419,7 @@ def left(folder: Path, *kept: str) -> None:
 def test_broken_weights_are_refused(runner: Runner, folder: Path, name: str) -> None:
     """The file and the place are named, no traceback is seen, and it costs little; only the verdict is written."""
     broken = BROKEN[name]
-    left(folder, SAFETENSORS if broken.file in (INDEX, CONFIG) else broken.file)
+    left(folder, SAFETENSORS if broken.file in (INDEX, CONFIG, RECORD_FILE) else broken.file)
     broken.damage(folder / "model" / broken.file)
     if broken.file == INDEX:
         (folder / "model" / SAFETENSORS).unlink(missing_ok=True)
@@ -450,6 +455,39 @@ def test_weights_that_are_no_numbers_are_told(runner: Runner, folder: Path) -> N
     outcome = runner.run(["verify", "--json", "model"], folder)
     assert outcome.code == 1
     assert faults(outcome.stdout) == "layer.2.ffn.down.kernel holds values that are no numbers"
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")], ids=["pipe", "device"])
+@pytest.mark.parametrize(
+    ("command", "name", "code"),
+    [
+        (("verify", "model", "--text", "t.txt"), "t.txt", 2),
+        (("upload", "model", "org/name", "--allow-unverified", "--dry-run", "--card-template", "t.j2"), "t.j2", 1),
+        (("verify", "model"), f"model/{NOTE_FILE}", 1),
+        (("verify", "model", "--json"), f"model/{RECORD_FILE}", 1),
+    ],
+    ids=["text", "template of a card", "note", "record"],
+)
+def test_what_is_no_file_is_told(
+    runner: Runner,
+    folder: Path,
+    converted: Callable[..., Path],
+    command: tuple[str, ...],
+    name: str,
+    code: int,
+    make: Any,
+) -> None:
+    """A pipe or a device in place of a file is neither read for ever, nor passed over: it is named."""
+    record = converted("electra_tiny", "discriminator") / "pretraining" / RECORD_FILE
+    shutil.copyfile(record, folder / "model" / RECORD_FILE)
+    (folder / name).unlink(missing_ok=True)
+    make(folder / name)
+    outcome = runner.run(command, folder)
+    assert (outcome.code, outcome.stdout) == (code, ""), outcome.stderr
+    assert outcome.stderr.startswith("error: ")
+    assert name in outcome.stderr
+    assert "a pipe, a socket or a device" in outcome.stderr or f"{NOTE_FILE} is no file" in outcome.stderr
+    assert outcome.seconds < 2 * MOST_SECONDS  # the Hub's client takes one to load
 
 
 def test_no_pickle_is_ever_loaded() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -236,7 +237,9 @@ class TestUsage:
         assert "none is known here" in result.stderr
 
     def test_a_text_that_is_none(self, out: Path, tmp_path: Path) -> None:
-        """Bytes that are not UTF-8 are told, whatever else is found."""
+        """Bytes that are not UTF-8 are told, whatever else is found; so are pipes and devices, which never end."""
         (tmp_path / "text").write_bytes(b"\xff\xfe")
-        with pytest.raises(OptionError, match="is not a text that can be read"):
-            verify_output(out, VerifyOptions(text=tmp_path / "text"))
+        os.mkfifo(tmp_path / "pipe")
+        for text in (tmp_path / "text", tmp_path / "pipe", Path("/dev/zero")):
+            with pytest.raises(OptionError, match=f"{text} is not a text that can be read"):
+                verify_output(out, VerifyOptions(text=text))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import platform
 import re
 import shutil
@@ -546,9 +547,12 @@ def test_broken_template(model: Model, tmp_path: Path, text: str, line: int, why
 
 
 def test_no_template(model: Model, tmp_path: Path) -> None:
-    """A template that is not there is named."""
-    with pytest.raises(ConfigError, match=r"nowhere\.md cannot be rendered"):
-        card_of(model(), None, template=tmp_path / "nowhere.md")
+    """A template that is not there is named; so is one that never ends."""
+    directory = model()
+    os.mkfifo(tmp_path / "pipe.md")
+    for template in (tmp_path / "nowhere.md", tmp_path / "pipe.md", Path("/dev/zero")):
+        with pytest.raises(ConfigError, match=f"{template} cannot be rendered"):
+            card_of(directory, None, template=template)
 
 
 @pytest.mark.parametrize("said", ["", "<!-- unverified -->", "<!-- unverified", "reunverified"])
