@@ -193,7 +193,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> int:
     """Downloads are synced, and resumed, after so few bytes that a tiny checkpoint has many; waits are short."""
     monkeypatch.setattr(cache, "SYNCED", 4096)
     monkeypatch.setattr(place, "CHUNK", 1024)
-    monkeypatch.setattr(place, "PATIENCE", 0.3)
+    monkeypatch.setattr(place, "PATIENCE", 1.5)
     return 4096
 
 
@@ -542,7 +542,7 @@ def test_a_server_that_is_not_there_is_told(web: Web) -> None:
 
 def test_a_server_that_stops_answering_is_told(web: Web, monkeypatch: pytest.MonkeyPatch, kept: Path) -> None:
     """After a while without a byte."""
-    monkeypatch.setattr(place, "PATIENCE", 0.3)
+    monkeypatch.setattr(place, "PATIENCE", 1.5)
     web.serve(TINY, "run")
     web.faults[f"run/{DATA}"] = Fault(after=1000, stall=True)
     assert "does not answer, or stopped answering" in refusal(web.url("run"))
