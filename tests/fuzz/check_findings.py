@@ -54,7 +54,8 @@ PLANTED = {
 def test_planted_faults_are_found(tmp_path: Path, name: str, fault: str) -> None:
     """The input that has the fault is saved."""
     program = ("-m", "tests.fuzz.check_findings", name)
-    outcome = run(PLANTED[name], runs=RUNS, seed=1, program=program, findings=tmp_path, hang=1)
+    hang = 1 if name == "hang" else HANG
+    outcome = run(PLANTED[name], runs=RUNS, seed=1, program=program, findings=tmp_path, hang=hang)
     assert fault in outcome.fault, outcome
     assert outcome.finding is not None
     assert 0 < outcome.executions < RUNS
