@@ -40,12 +40,12 @@ from electra_convert.errors import (
     SourceError,
     UnsupportedCheckpointError,
 )
-from electra_convert.formats.google_tf1 import open_checkpoint
 from electra_convert.origin import NOTE_FILE, recall
 from electra_convert.remote import cache, copy, place, released
 from electra_convert.remote.copy import copy_directory
 from electra_convert.remote.place import is_url, open_remote, shown
 from electra_convert.source import expand_source, locate, step_of
+from tests.sources import refusal, values_of
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 TINY = FIXTURES / "electra_tiny"
@@ -236,22 +236,6 @@ def run_of(store: Any, *steps: int) -> str:
 def whole_files(kept: Path) -> list[bytes]:
     """Return the content of all files in the cache that look complete."""
     return [path.read_bytes() for path in kept.rglob("*") if path.is_file() and path.suffix != ".partial"]
-
-
-def values_of(source: str | Path, **options: Any) -> dict[str, bytes]:
-    """Read all tensors of a source, checksums compared."""
-    with locate(source, **options) as location:
-        checkpoint = open_checkpoint(location.prefix)
-        checkpoint.check(checkpoint.tensors)
-        return {name: tensor.load().tobytes() for name, tensor in checkpoint.tensors.items()}
-
-
-def refusal(source: str, kind: type[ElectraConvertError] = SourceError) -> str:
-    """Return the message with which a source is refused."""
-    with pytest.raises(ElectraConvertError) as error:
-        values_of(source)
-    assert type(error.value) is kind
-    return str(error.value)
 
 
 def zipped(tmp_path: Path) -> bytes:

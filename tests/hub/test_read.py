@@ -23,20 +23,19 @@ from electra_convert.errors import (
     CheckpointNotFoundError,
     CorruptCheckpointError,
     DiskSpaceError,
-    ElectraConvertError,
     HubPermissionError,
     OptionError,
     PlanError,
     SourceError,
     UnsupportedCheckpointError,
 )
-from electra_convert.formats.google_tf1 import open_checkpoint
 from electra_convert.origin import recall
 from electra_convert.remote.copy import copy_directory
 from electra_convert.remote.place import open_remote
 from electra_convert.source import expand_source, locate
 from tests.hub.server import Fault, HubServer
 from tests.hub.state import MAIN, Blob, Commit, PullRequest, Repo
+from tests.sources import refusal, values_of
 
 TINY = Path(__file__).parents[2] / "fixtures" / "electra_tiny"
 PREFIX = "model.ckpt-30"
@@ -80,22 +79,6 @@ def offline(monkeypatch: pytest.MonkeyPatch, hub: HubServer) -> Iterator[None]:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     yield
     assert not hub.requests
-
-
-def values_of(source: str | Path) -> dict[str, bytes]:
-    """Read all tensors of a source, checksums compared."""
-    with locate(source) as location:
-        checkpoint = open_checkpoint(location.prefix)
-        checkpoint.check(checkpoint.tensors)
-        return {name: tensor.load().tobytes() for name, tensor in checkpoint.tensors.items()}
-
-
-def refusal(source: str, kind: type[ElectraConvertError] = SourceError) -> str:
-    """Return the message with which a source is refused."""
-    with pytest.raises(ElectraConvertError) as error:
-        values_of(source)
-    assert type(error.value) is kind, error.value
-    return str(error.value)
 
 
 def downloaded(hub: HubServer) -> list[str]:
