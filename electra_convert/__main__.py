@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import sys
 
 from electra_convert.signals import heed_signals, ignore_signals, send_again, tell_of_interrupt
+
+OBJECTS = 1 << 16
+"""New objects after which Python looks for garbage; it would do so a hundred times while all is loaded."""
 
 
 def main() -> None:
@@ -12,6 +17,8 @@ def main() -> None:
     try:
         heed_signals()
         sys.unraisablehook = send_again
+        gc.set_threshold(OBJECTS)
+        atexit.register(gc.freeze)  # nor need it look once more in the end
         from electra_convert.cli import run
 
         sys.exit(run())

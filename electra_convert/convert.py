@@ -1,7 +1,8 @@
 """The pipeline: a checkpoint in, a directory for every head out.
 
-`read -> understand -> plan -> check -> write`. Nothing is written before everything that can be known is known:
-which tensors go where, that none is left over, that their bytes are what was saved, and that the disk has room.
+`read -> understand -> plan -> write -> check`. Nothing is written before it is known which tensors go where, that none
+is left over, and that the disk has room. No head appears before it is known that the bytes of all are what was saved:
+they are checked as they are read to be written.
 """
 
 from __future__ import annotations
@@ -226,9 +227,6 @@ class Conversion:
     def run(self, there: Sequence[HeadPlan], progress: Progress) -> ConversionReport:
         """Write every head that is not there yet, as `find_finished` said."""
         missing = [head for head in self.heads if head not in there]
-        used = sorted({binding.name for part in self.parts.values() for binding in part.bindings})
-        with progress("checking", sum(self.files.tensors[name].nbytes for name in used)) as advance:
-            self.files.check(used, advance)
         with (
             closing(_Shards()) as shards,
             progress("writing", sum(file.value_bytes for file in _files(missing, there))) as advance,
@@ -358,15 +356,26 @@ class Conversion:
     def _write(self, head: HeadPlan, shards: _Shards, advance: Advance) -> None:
         target = self.out / head.directory
         with whole_directory(target, overwrite=self.options.overwrite) as staged:
-            for file in head.weights:
-                path = staged / file.path
-                path.parent.mkdir(exist_ok=True)
-                if not shards.link(head.part, file, path):
-                    module_of(file.target).write(path, file.contents, advance, shards.written[head.part, file.target])
+            try:
+                self._write_weights(head, staged, shards, advance)
+            except OutputError:
+                self._check()  # values that are not those that were saved need not fit into any dtype
+                raise
             for place, content in head.documents.items():
                 write_document(staged / place, content)
-            self.files.require_unchanged()
+            self._check()
             shards.remember(head, staged, target)
+
+    def _write_weights(self, head: HeadPlan, staged: Path, shards: _Shards, advance: Advance) -> None:
+        for file in head.weights:
+            path = staged / file.path
+            path.parent.mkdir(exist_ok=True)
+            if not shards.link(head.part, file, path):
+                module_of(file.target).write(path, file.contents, advance, shards.written[head.part, file.target])
+
+    def _check(self) -> None:
+        """Check the tensors of all heads: none appears if another would have to fail."""
+        self.files.check(sorted({binding.name for part in self.parts.values() for binding in part.bindings}))
 
 
 class _Shards:

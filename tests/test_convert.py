@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import h5py
 import ml_dtypes
@@ -619,7 +619,10 @@ class TestConfig:
 class TestWhatIsRead:
     @pytest.mark.parametrize("part", ["discriminator", "generator"])
     def test_only_the_part_is_read(self, tiny: Path, out: Path, monkeypatch: pytest.MonkeyPatch, part: Part) -> None:
-        """Adam's moments and the other part's tensors are not touched; the part is read twice: to check, to write."""
+        """Adam's moments and the other part's tensors are not touched; the part is read once, and checked meanwhile.
+
+        What only later heads have is checked before the first appears.
+        """
         read: list[tuple[int, int]] = []
 
         def note(descriptor: int, buffers: list[memoryview], offset: int) -> int:
@@ -638,10 +641,30 @@ class TestWhatIsRead:
             for name, fate in record(head.directory)["source_tensors"].items()
             if fate["fate"] == "used"
         }
-        places = [piece for name in used for piece in checkpoint._pieces[name]]
+        first = {name for name, fate in record(out / "base")["source_tensors"].items() if fate["fate"] == "used"}
+        places, later = (
+            [piece for name in names for piece in checkpoint._pieces[name]] for names in (used, used - first)
+        )
         assert 40 < len(used) < len(fates) / 3
         assert all(any(p.offset <= begin and end <= p.offset + p.size for p in places) for begin, end in read)
-        assert sum(end - begin for begin, end in read) == 2 * sum(piece.size for piece in places)
+        assert sum(end - begin for begin, end in read) == sum(piece.size for piece in [*places, *later])
+
+    @pytest.mark.parametrize(("damaged", "dtype"), [("predictions", "float32"), ("electra/enc", "float16")])
+    def test_no_head_appears_beside_damage(
+        self, tiny: Path, tmp_path: Path, out: Path, damaged: str, dtype: Literal["float32", "float16"]
+    ) -> None:
+        """Not one that does without what is damaged; and values that became too large are told as damage."""
+        source = copy(tiny, tmp_path / "source")
+        checkpoint = open_checkpoint(source / PREFIX)
+        name = next(name for name in checkpoint.tensors if damaged in name)
+        (piece,) = checkpoint._pieces[name]
+        with piece.file.path.open("r+b") as file:
+            file.seek(piece.offset)
+            file.write(np.float32(1e30).tobytes())
+        with pytest.raises(CorruptCheckpointError, match="differ from their checksums") as error:
+            convert_checkpoint(source, out, ConvertOptions(part="discriminator", dtype=dtype, targets=("pytorch",)))
+        assert [problem.partition(":")[0] for problem in error.value.problems] == [name]
+        assert not list(out.rglob("*"))
 
 
 class TestSameBytes:
@@ -1481,7 +1504,7 @@ def test_progress_ends_at_its_total(tiny: Path, out: Path, options: Mapping[str,
         yield lambda count: done.update({description: count})
 
     convert_checkpoint(tiny, out, ConvertOptions(part="both", **options), progress=progress)
-    assert set(totals) == {"checking", "writing"}
+    assert set(totals) == {"writing"}
     assert totals == done
 
 

@@ -17,7 +17,7 @@ import hashlib
 import math
 import os
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise, product
 from types import MappingProxyType
@@ -129,31 +129,27 @@ class GoogleCheckpoint:
     tensors: Mapping[str, Tensor] = field(repr=False)
     unreadable: Mapping[str, str] = field(repr=False)
     _pieces: Mapping[str, Sequence[_Piece]] = field(repr=False)
+    _states: _States = field(repr=False)
 
-    def check(self, names: Iterable[str], advance: Callable[[int], None] | None = None) -> None:
+    def check(self, names: Iterable[str]) -> None:
         """Compare the bytes of tensors with their checksums, and see that they are numbers.
+
+        Tensors whose values were read meanwhile, from the first to the last, are known already; the others are read.
 
         Args:
             names: The tensors, each a key of `tensors`.
-            advance: Is told of the bytes that were read.
 
         Raises:
             CorruptCheckpointError: Some differ, or are NaN or infinite; it lists all that do or are. Or a file changed.
         """
-        from concurrent.futures import ThreadPoolExecutor
-
         pieces = [(name, piece) for name in names for piece in self._pieces[name]]
-        states: list[_State] = ["good"] * len(pieces)
-        shares = [pieces[start::THREADS] for start in range(THREADS)]
-        with ThreadPoolExecutor(THREADS) as pool:
-            for start, found in enumerate(pool.map(lambda share: _examine(share, advance or _ignore), shares)):
-                states[start::THREADS] = found
+        self._states.examine(piece for _, piece in pieces)
         self.require_unchanged()
         for state, what, hint in (
             ("damaged", "differ from their checksums", DAMAGED_HINT),
             ("not finite", "hold NaN or infinite values", DIVERGED_HINT),
         ):
-            faulty = [f"{name}: {piece}" for (name, piece), found in zip(pieces, states, strict=True) if found == state]
+            faulty = [f"{name}: {piece}" for name, piece in pieces if self._states[piece] == state]
             _require_none(faulty, f"tensors of the checkpoint {self.prefix} {what}", hint)
 
     def require_unchanged(self) -> None:
@@ -191,7 +187,8 @@ def open_checkpoint(prefix: Path) -> GoogleCheckpoint:
         raise CorruptCheckpointError(f"{index} is damaged: {error}", hint=DAMAGED_HINT) from error
     entries = _entries(table, index)
     shards = _shards(entries, prefix, shard_count)
-    tensors, pieces = _tensors(entries, shards, index)
+    states = _States()
+    tensors, pieces = _tensors(entries, shards, index, states)
     return GoogleCheckpoint(
         prefix=prefix,
         identity=hashlib.sha256(data).hexdigest(),
@@ -199,6 +196,7 @@ def open_checkpoint(prefix: Path) -> GoogleCheckpoint:
         tensors=MappingProxyType(tensors),
         unreadable=MappingProxyType(_unreadable(entries)),
         _pieces=MappingProxyType(pieces),
+        _states=states,
     )
 
 
@@ -393,7 +391,7 @@ def _unreadable(entries: Mapping[bytes, _Entry]) -> dict[str, str]:
 
 
 def _tensors(
-    entries: Mapping[bytes, _Entry], shards: Mapping[int, StoredFile], index: Path
+    entries: Mapping[bytes, _Entry], shards: Mapping[int, StoredFile], index: Path, states: _States
 ) -> tuple[dict[str, Tensor], dict[str, Sequence[_Piece]]]:
     """Return each readable tensor and the pieces it is made of, by name."""
     tensors: dict[str, Tensor] = {}
@@ -405,7 +403,7 @@ def _tensors(
         try:
             name = key.decode()
             pieces[name] = _locate(key, entries, shards)
-            tensors[name] = Tensor(name, entry.shape, entry.dtype, partial(_values, pieces[name], entry))
+            tensors[name] = Tensor(name, entry.shape, entry.dtype, partial(_values, pieces[name], entry, states))
         except UnicodeDecodeError:
             problems.append(f"{printable(key)}: the name is not UTF-8")
         except DamageError as error:
@@ -535,34 +533,59 @@ class _Piece:
     def __str__(self) -> str:
         return f"{self.size} bytes at byte {self.offset} of {self.file.path}"
 
+    def values(self, states: _States) -> StoredArray:
+        """Return the elements; what they are is noted once all are read."""
+        return StoredArray(self.file, self.dtype, self.offset, self.lengths, follow=_Examination(self, states))
+
     @property
-    def values(self) -> StoredArray:
-        """The elements."""
-        return StoredArray(self.file, self.dtype, self.offset, tuple(length for _, length in self.box))
+    def lengths(self) -> tuple[int, ...]:
+        """The length of each axis."""
+        return tuple(length for _, length in self.box)
 
-    def examine(self, buffer: Array, advance: Callable[[int], None]) -> _State:
-        """Return what the values are, which are read into a buffer of bytes, as many at a time as it has."""
+
+class _States(dict["_Piece", "_State"]):
+    """What the values of pieces are, as far as it is known."""
+
+    def examine(self, pieces: Iterable[_Piece]) -> None:
+        """Read the pieces that were not read yet."""
+        from concurrent.futures import ThreadPoolExecutor
+
+        unknown = [piece for piece in pieces if piece not in self]
+        with ThreadPoolExecutor(THREADS) as pool:
+            for _ in pool.map(self._read, unknown):
+                pass
+
+    def _read(self, piece: _Piece) -> None:
+        import numpy as np
+
+        values = replace(piece.values(self), lengths=(math.prod(piece.lengths),))
+        count = CHUNK_SIZE // ITEM_SIZES[piece.dtype]
+        buffer = np.empty(min(count, len(values)), numpy_dtype(piece.dtype))
+        for start in range(0, max(1, len(values)), count):
+            chunk = values[start : start + count]
+            chunk.read_into(buffer[: len(chunk)])
+
+
+class _Examination:
+    """Follows the reading of a piece; what is not read in order is not looked at."""
+
+    def __init__(self, piece: _Piece, states: _States) -> None:
+        self._piece, self._states = piece, states
+        self._crc, self._finite, self._offset = 0, True, piece.offset
+
+    def __call__(self, offset: int, values: Array) -> None:
+        """Look at the values that begin at an offset of the file."""
         import google_crc32c
+        import numpy as np
 
-        dtype = numpy_dtype(self.dtype)
-        crc, finite = 0, True
-        for start in range(0, self.size, len(buffer)):
-            chunk = buffer[: self.size - start]
-            self.file.read_into(chunk, self.offset + start)
-            crc = google_crc32c.extend(crc, chunk)
-            finite = finite and _is_finite(chunk.view(dtype))
-            advance(chunk.nbytes)
-        if masked(crc) != self.checksum:
-            return "damaged"
-        return "good" if finite else "not finite"
-
-
-def _examine(pieces: Sequence[tuple[str, _Piece]], advance: Callable[[int], None]) -> list[_State]:
-    """Return what the values of each piece are, in memory that is used again: new pages take a system long to find."""
-    import numpy as np
-
-    buffer = np.empty(CHUNK_SIZE, np.uint8)
-    return [piece.examine(buffer, advance) for _, piece in pieces]
+        if offset != self._offset or self._piece in self._states:
+            return
+        self._offset += values.nbytes
+        self._crc = google_crc32c.extend(self._crc, values.reshape(-1).view(np.uint8))
+        self._finite = self._finite and _is_finite(values)
+        if self._offset == self._piece.offset + self._piece.size:
+            good: _State = "good" if self._finite else "not finite"
+            self._states[self._piece] = good if masked(self._crc) == self._piece.checksum else "damaged"
 
 
 def _is_finite(values: Array) -> bool:
@@ -572,19 +595,19 @@ def _is_finite(values: Array) -> bool:
         return bool(np.isfinite(values).all())
 
 
-def _values(pieces: Sequence[_Piece], entry: _Entry) -> Values:
+def _values(pieces: Sequence[_Piece], entry: _Entry, states: _States) -> Values:
     """Return the values of a tensor: where they lie in a file, or its slices joined."""
     import numpy as np
 
     if not entry.slices:
-        return pieces[0].values
+        return pieces[0].values(states)
     array = np.empty(entry.shape, numpy_dtype(entry.dtype))
     for piece in pieces:
         part = array[tuple(slice(start, start + length) for start, length in piece.box)]
         if part.flags.c_contiguous:
-            piece.values.read_into(part)
+            piece.values(states).read_into(part)
         else:
-            part[...] = piece.values
+            part[...] = piece.values(states)
     return array
 
 

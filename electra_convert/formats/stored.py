@@ -18,6 +18,7 @@ from electra_convert.tensor import ITEM_SIZES, numpy_dtype
 from electra_convert.whole_file import open_file
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from electra_convert.tensor import Array, Values
@@ -115,6 +116,7 @@ class StoredArray:
         lengths: Length of each axis, as it lies in the file, in C order.
         pitch: Bytes from the beginning of one run of the last axis to the next; 0 if there is nothing between them.
         flipped: It is shown transposed, its axes in reverse.
+        follow: Is told of all values that are read, and of the offset at which they begin.
     """
 
     file: StoredFile
@@ -123,6 +125,7 @@ class StoredArray:
     lengths: tuple[int, ...]
     pitch: int = 0
     flipped: bool = False
+    follow: Callable[[int, Array], None] | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -168,8 +171,13 @@ class StoredArray:
     def read_into(self, array: Array) -> Array:
         """Fill an array of shape `lengths` with the values, and return it as it is shown."""
         if not self.pitch or not array.size or self.pitch == array.itemsize * self.lengths[-1]:
-            self.file.read_into(array, self.offset)
+            self._read(array, self.offset)
         else:
             for number, row in enumerate(array.reshape(-1, self.lengths[-1])):
-                self.file.read_into(row, self.offset + number * self.pitch)
+                self._read(row, self.offset + number * self.pitch)
         return array.T if self.flipped else array
+
+    def _read(self, values: Array, offset: int) -> None:
+        self.file.read_into(values, offset)
+        if self.follow:
+            self.follow(offset, values)

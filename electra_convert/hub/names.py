@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from electra_convert.errors import OptionError
 
+SCHEME = "hf"
+"""How the address of a repository begins: `hf://org/name`."""
 MAIN = "main"
 
 

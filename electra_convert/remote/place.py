@@ -21,7 +21,8 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from electra_convert.errors import CheckpointNotFoundError, ElectraConvertError, OptionError, OutputError, SourceError
-from electra_convert.remote import released, repository
+from electra_convert.hub.names import SCHEME as HUB
+from electra_convert.remote import released
 
 MARK = "://"
 CHAIN = "::"
@@ -29,7 +30,7 @@ WEB = ("http", "https")
 LOCAL = ("file", "local")
 EXTRAS = {"http": "remote", "https": "remote", "gs": "gcs", "gcs": "gcs", "s3": "s3", "s3a": "s3"}
 """The extra of this package that a kind of URL needs."""
-KINDS = sorted({*EXTRAS, repository.SCHEME, released.SCHEME})
+KINDS = sorted({*EXTRAS, HUB, released.SCHEME})
 """Kinds of URLs that are told where another was given."""
 GOOGLE = "log in with `gcloud auth application-default login`, or set GOOGLE_APPLICATION_CREDENTIALS"
 AMAZON = "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; FSSPEC_S3_ANON=true for a public bucket"
@@ -179,7 +180,7 @@ class Remote:
     @property
     def is_on_hub(self) -> bool:
         """Whether a repository on the Hub has it."""
-        return self.scheme == repository.SCHEME
+        return self.scheme == HUB
 
     @property
     def is_writable(self) -> bool:
@@ -259,9 +260,11 @@ def open_remote(url: str) -> Remote:
     scheme = scheme.lower()
     if scheme == released.SCHEME:
         return open_remote(released.address_of(rest.rstrip("/")))
-    if scheme == repository.SCHEME:
-        parts = repository.split(rest)
-        return Remote(repository.Repository.named(parts), scheme, parts)
+    if scheme == HUB:
+        from electra_convert.remote.repository import Repository, split
+
+        parts = split(rest)
+        return Remote(Repository.named(parts), scheme, parts)
     if CHAIN in url:
         raise OptionError(
             f"{shown(url)} is a chain of URLs, which is not read", hint="give the URL of an archive, or of a folder"

@@ -19,7 +19,6 @@ from electra_convert.errors import CorruptCheckpointError, DiskSpaceError, Elect
 from electra_convert.hub.client import Doing, Hub, causes, client_errors, explained, find_token, safe_cause, status_of
 from electra_convert.hub.names import MAIN, check_repo_id, place_name
 
-SCHEME = "hf"
 AT_REFERENCE = re.compile(r"@(refs/(?:pr|convert)/[^/]+)")
 """References of the Hub itself, whose slashes need not be spelt as %2F."""
 CACHE_HINT = "free some space, or set HF_HUB_CACHE to a folder on a larger disk"

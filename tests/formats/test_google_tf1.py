@@ -561,14 +561,61 @@ def test_a_data_file_that_changes_is_told(tmp_path: Path) -> None:
         checkpoint.require_unchanged()
 
 
-def test_checking_tells_of_its_progress(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of every byte, a chunk at a time."""
-    monkeypatch.setattr(google_tf1, "CHUNK_SIZE", 1000)
-    checkpoint = open_checkpoint(SMALL)
-    steps: list[int] = []
-    checkpoint.check(checkpoint.tensors, steps.append)
-    assert sum(steps) == sum(found.nbytes for found in checkpoint.tensors.values())
-    assert max(steps) == 1000
+class TestWhatWasReadIsKnown:
+    @pytest.fixture
+    def reads(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+        """Return where reads began, once there are some."""
+        begun: list[int] = []
+        preadv = os.preadv
+
+        def note(descriptor: int, buffers: list[memoryview], offset: int) -> int:
+            begun.append(offset)
+            return preadv(descriptor, buffers, offset)
+
+        monkeypatch.setattr(os, "preadv", note)
+        return begun
+
+    def test_values_that_were_loaded_are_not_read_again(self, reads: list[int]) -> None:
+        """Nor is what was checked."""
+        checkpoint = open_checkpoint(SMALL)
+        first, *others = checkpoint.tensors
+        checkpoint.tensors[first].load()
+        checkpoint.check([first])
+        assert len(reads) == 1
+        checkpoint.check([first, *others])
+        checkpoint.check([first, *others])
+        assert len(reads) == 1 + len(others)
+
+    @pytest.mark.parametrize("value", [b"\0\0\xc0\x7f", b"\1"])
+    def test_damage_is_seen_while_values_are_loaded(self, tmp_path: Path, reads: list[int], value: bytes) -> None:
+        """The check tells of it, and has nothing to read."""
+        write_checkpoint(tmp_path / "bad", [tensor("a", np.frombuffer(value.ljust(16, b"\0"), np.float32))])
+        if value == b"\1":
+            damage(tmp_path / "bad", 0)
+        checkpoint = open_checkpoint(tmp_path / "bad")
+        checkpoint.tensors["a"].load()
+        with pytest.raises(CorruptCheckpointError, match="differ from" if value == b"\1" else "NaN or infinite"):
+            checkpoint.check("a")
+        assert len(reads) == 1
+
+    @pytest.mark.parametrize("parts", [[slice(0, 2)], [slice(2, 4), slice(0, 2)], [slice(0, 2), slice(3, 4)]])
+    def test_values_read_in_part_or_out_of_order_are_not_known(self, tmp_path: Path, parts: list[slice]) -> None:
+        """They are read, and what is wrong with them is told."""
+        write_checkpoint(tmp_path / "bad", [tensor("a", np.ones((4, 3), np.float32))])
+        damage(tmp_path / "bad", 47)
+        checkpoint = open_checkpoint(tmp_path / "bad")
+        values = checkpoint.tensors["a"].values()
+        for part in parts:
+            np.asarray(values[part])
+        with pytest.raises(CorruptCheckpointError, match="differ from"):
+            checkpoint.check("a")
+
+    def test_a_few_bytes_are_read_at_a_time(self, monkeypatch: pytest.MonkeyPatch, reads: list[int]) -> None:
+        """However large a tensor is."""
+        monkeypatch.setattr(google_tf1, "CHUNK_SIZE", 1000)
+        checkpoint = open_checkpoint(SMALL)
+        checkpoint.check(checkpoint.tensors)
+        assert len(reads) == sum(-(-found.nbytes // 1000) for found in checkpoint.tensors.values())
 
 
 # Writing
