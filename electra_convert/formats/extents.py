@@ -32,6 +32,9 @@ THREADS = 2
 BLOCK_SIZE = 1 << 22
 WRITE_SIZE = 1 << 20
 """Elements of a matrix that are transposed, and elements that are written, at a time."""
+BAND_SIZE = 1 << 18
+"""Elements of a matrix that are read at a time: they should be in a cache of the processor when they are looked at
+again."""
 TILE = 256
 PADDING = 16
 """Width of the tiles of a transposition, and how far their rows are moved apart: rows whose distance is a power of
@@ -240,11 +243,12 @@ def _transposed_blocks(source: Values, dtype: np.dtype[np.generic]) -> Iterator[
     length, width = source.shape
     columns = min(width, max(TILE, BLOCK_SIZE // length))
     block = np.empty((columns, length), dtype)
-    buffer = np.empty(min(TILE, length) * columns, numpy_dtype(str(source.dtype)))
+    height = min(TILE, max(1, TILE // 4, BAND_SIZE // columns))
+    buffer = np.empty(min(height, length) * columns, numpy_dtype(str(source.dtype)))
     for column in range(0, width, columns):
         part = source.T[column : column + columns].T
-        for row in range(0, length, TILE):
-            _transpose_into(block[:, row : row + TILE], _in_memory(part[row : row + TILE], buffer))
+        for row in range(0, length, height):
+            _transpose_into(block[:, row : row + height], _in_memory(part[row : row + height], buffer))
         rows = max(1, WRITE_SIZE // length)
         for begin in range(0, part.shape[1], rows):
             yield block[begin : min(begin + rows, part.shape[1])]
