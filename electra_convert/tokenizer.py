@@ -247,13 +247,13 @@ def _decode(content: bytes) -> tuple[list[str], list[str]]:
     """Split into lines at line feeds alone, as Google's reader does, and say which lines hold no token."""
     rows = content.split(b"\n")
     bad = [] if _is_utf8(content) else [number for number, row in enumerate(rows, 1) if not _is_utf8(row)]
-    long = [number for number, row in enumerate(rows, 1) if len(row) > MAX_LINE_BYTES]
+    long = [number for number, size in enumerate(map(len, rows), 1) if size > MAX_LINE_BYTES]
     problems = [
         f"{len(numbers)} of {len(rows)} lines {what}: line {_first(numbers)}"
         for numbers, what in ((bad, "are not UTF-8"), (long, f"have more than {MAX_LINE_BYTES} bytes"))
         if numbers
     ]
-    return [row.decode(errors="replace") for row in rows], problems
+    return content.decode(errors="replace").split("\n"), problems
 
 
 def _first(numbers: Sequence[int]) -> str:
@@ -277,8 +277,8 @@ def _without_trailing_blanks(tokens: list[str]) -> list[str]:
 
 def _refuse_sentencepiece_text(path: Path, tokens: Sequence[str]) -> None:
     """Refuse the text form of a SentencePiece vocabulary, by any of its marks."""
-    marked = sum(token.startswith(_METASPACE) for token in tokens)
-    scored = sum(map(_has_score, tokens))
+    marked = len([token for token in tokens if token[:1] == _METASPACE])
+    scored = sum(_has_score(token) for token in tokens if "\t" in token)
     signs = []
     if marked * 10 > len(tokens):
         signs.append(f"{marked} of {len(tokens)} lines begin with {_METASPACE}, SentencePiece's mark for a space")

@@ -18,7 +18,7 @@ import math
 import os
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import lru_cache, partial
 from itertools import pairwise, product
 from types import MappingProxyType
 from typing import TYPE_CHECKING, BinaryIO, Literal
@@ -307,7 +307,7 @@ class _Entry:
         message = Message(data)
         return cls(
             dtype_number=message.number(1),
-            shape=_shape(message.submessage(2)),
+            shape=_shape(b"".join(message.parts(2))),
             shard=message.number(3),
             offset=message.number(4),
             size=message.number(5),
@@ -341,8 +341,10 @@ class _Entry:
         return f"it has {len(self.shape)} axes; at most {most} are read" if len(self.shape) > most else ""
 
 
-def _shape(message: Message) -> tuple[int, ...]:
-    """Return the lengths in a `TensorShapeProto`."""
+@lru_cache
+def _shape(data: bytes) -> tuple[int, ...]:
+    """Return the lengths in a `TensorShapeProto`; a checkpoint has many tensors of few shapes."""
+    message = Message(data)
     axes = message.parts(2)
     if len(axes) > MAX_AXES:
         raise DamageError(f"it has {len(axes)} axes; a tensor has at most {MAX_AXES}")

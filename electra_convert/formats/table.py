@@ -24,8 +24,6 @@ MOST_AXES = 8
 MOST_LEVELS = 32
 """Groups within groups; an ELECTRA's names have 8."""
 LONGEST_NAME = 1_000
-MOST_PROBLEMS = 50
-"""That one message lists."""
 KINDS = {".safetensors": "safetensors file", ".h5": "file of Keras weights", ".msgpack": "tree of Flax parameters"}
 DTYPES = ("float64", "float32", "float16", "bfloat16")
 
@@ -85,11 +83,10 @@ def stored_tensors(file: StoredFile, rows: Sequence[Row]) -> list[Tensor]:
 
 
 def damaged(path: Path, fault: str, problems: Sequence[str] = ()) -> CorruptCheckpointError:
-    """Return the error of a file that is not what it should be; of many problems, it lists the first."""
-    more = [f"{len(problems) - MOST_PROBLEMS} more"] if len(problems) > MOST_PROBLEMS else []
+    """Return the error of a file that is not what it should be."""
     return CorruptCheckpointError(
         f"{path} is no {KINDS.get(path.suffix, 'file of weights')}, or a damaged one: {fault}",
-        problems=[*problems[:MOST_PROBLEMS], *more],
+        problems=problems,
         hint="copy it again, or convert again",
     )
 

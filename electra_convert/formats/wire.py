@@ -85,6 +85,8 @@ def bytes_field(field: int, content: bytes) -> bytes:
 
 def read_varint(data: bytes, position: int) -> tuple[int, int]:
     """Return the variable-length number at `position`, below 2**64, and the position after it."""
+    if position < len(data) and data[position] < MORE:  # as most do
+        return data[position], position + 1
     value = shift = 0
     for byte in data[position : position + MAX_VARINT_SIZE]:
         value |= (byte & ~MORE) << shift
