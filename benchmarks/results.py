@@ -72,7 +72,7 @@ class Results:
     Args:
         processors: Processors of the machine.
         cases: The checkpoints.
-        starts: Seconds beyond the interpreter's start, by command, with the last of the checkpoints.
+        starts: Seconds beyond the interpreter's start, by command and the checkpoint it reads.
     """
 
     processors: int
@@ -82,7 +82,7 @@ class Results:
     def start_lines(self) -> Iterator[str]:
         """Yield a sentence for each command that should be instant."""
         for name, seconds in self.starts.items():
-            yield f"`{name}` ({self.cases[-1].size}): {seconds * 1000:.0f} ms beyond the interpreter's start"
+            yield f"{name}: {seconds * 1000:.0f} ms beyond the interpreter's start"
 
 
 def show(case: Case, console: Console) -> None:

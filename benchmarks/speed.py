@@ -57,12 +57,13 @@ class Command:
 def main() -> None:
     """Measure, print the figures, and write them."""
     arguments = parse_arguments()
-    cases, starts = [], {}
+    cases: list[Case] = []
+    starts: dict[str, float] = {}
     for size, slots in product(arguments.sizes, (False, True)):
         with tempfile.TemporaryDirectory(prefix="electra-convert-benchmark-") as name:
             source = make_checkpoint(Path(name) / "checkpoint", size, slots=slots)
             cases.append(measure_case(source, size, slots=slots, rounds=arguments.rounds))
-            starts = measure_starts(source)
+            starts |= measure_starts(source, cases[-1].title)
         show(cases[-1], Console())
     save(Results(os.cpu_count() or 1, cases, starts), Console())
 
@@ -122,12 +123,17 @@ def make_original(source: Path) -> Path:
     return (out / "pretraining" / "model.safetensors").rename(source.parent / "original")
 
 
-def measure_starts(source: Path) -> dict[str, float]:
-    """Return the seconds that commands which should be instant take beyond the interpreter's own start."""
+def measure_starts(source: Path, title: str) -> dict[str, float]:
+    """Return the seconds that commands which should be instant take beyond the interpreter's own start.
+
+    Args:
+        source: The checkpoint to inspect.
+        title: What it is called.
+    """
     instant = {
         "interpreter": (sys.executable, "-c", "pass"),
         "--help": (ELECTRA_CONVERT, "--help"),
-        "inspect": (ELECTRA_CONVERT, "inspect", str(source)),
+        f"inspect, {title}": (ELECTRA_CONVERT, "inspect", str(source)),
     }
     measured = {name: Measured() for name in instant}
     for _ in range(START_ROUNDS):
