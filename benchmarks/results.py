@@ -43,8 +43,12 @@ class Case:
     @property
     def title(self) -> str:
         """What it is, for people."""
-        with_slots = ", with Adam's moments in the checkpoint" if self.slots else ""
-        return f"{self.size} discriminator, {in_bytes(self.nbytes)}{with_slots}; {self.rounds} rounds"
+        return f"{self.size} discriminator, {in_bytes(self.nbytes)}{self.moments}; {self.rounds} rounds"
+
+    @property
+    def moments(self) -> str:
+        """That it has Adam's moments, if it has."""
+        return ", with Adam's moments in the checkpoint" if self.slots else ""
 
     def ratio(self, name: str) -> float:
         """Return how many times the yardstick's median a command took."""

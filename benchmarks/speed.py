@@ -63,7 +63,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory(prefix="electra-convert-benchmark-") as name:
             source = make_checkpoint(Path(name) / "checkpoint", size, slots=slots)
             cases.append(measure_case(source, size, slots=slots, rounds=arguments.rounds))
-            starts |= measure_starts(source, cases[-1].title)
+            starts |= measure_starts(source, cases[-1])
         show(cases[-1], Console())
     save(Results(os.cpu_count() or 1, cases, starts), Console())
 
@@ -123,17 +123,17 @@ def make_original(source: Path) -> Path:
     return (out / "pretraining" / "model.safetensors").rename(source.parent / "original")
 
 
-def measure_starts(source: Path, title: str) -> dict[str, float]:
+def measure_starts(source: Path, case: Case) -> dict[str, float]:
     """Return the seconds that commands which should be instant take beyond the interpreter's own start.
 
     Args:
         source: The checkpoint to inspect.
-        title: What it is called.
+        case: What is known of it.
     """
     instant = {
         "interpreter": (sys.executable, "-c", "pass"),
         "--help": (ELECTRA_CONVERT, "--help"),
-        f"inspect, {title}": (ELECTRA_CONVERT, "inspect", str(source)),
+        f"inspect {case.size}{case.moments}": (ELECTRA_CONVERT, "inspect", str(source)),
     }
     measured = {name: Measured() for name in instant}
     for _ in range(START_ROUNDS):
