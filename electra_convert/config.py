@@ -112,7 +112,8 @@ def head_config(config: ElectraConfig, *, head: str, architecture: str, pad_toke
 
     Every size is written out, for transformers' defaults are those of electra-small. `id2label` is there only
     where the outputs are labels: question answering must have two, which is the default. `classifier_dropout`
-    is left out: TensorFlow's sequence classification fails with any value.
+    is left out: TensorFlow's sequence classification fails with any value. With one label, the
+    classifier of sequences is a regressor.
     """
     fields = {field: getattr(config, field) for field in config.__struct_fields__ if field != "labels"}
     labels: dict[str, Any] = {}
@@ -121,6 +122,8 @@ def head_config(config: ElectraConfig, *, head: str, architecture: str, pad_toke
             "id2label": {str(index): label for index, label in enumerate(config.labels)},
             "label2id": {label: index for index, label in enumerate(config.labels)},
         }
+    if head == "sequence_classification" and config.num_labels == 1:
+        labels["problem_type"] = "regression"
     return {
         "architectures": [architecture],
         "model_type": "electra",

@@ -32,6 +32,7 @@ from electra_convert.plan import HeadPlan, Planner, Tokenizer, WeightFile, plan_
 from electra_convert.progress import Advance, Progress, no_progress
 from electra_convert.remote.place import is_url
 from electra_convert.source import Location, locate
+from electra_convert.task import task_notes
 from electra_convert.tokenizer import read_vocabulary
 from electra_convert.whole_file import read_whole
 
@@ -50,6 +51,7 @@ class HeadReport(msgspec.Struct, frozen=True, kw_only=True):
         directory: Where it is.
         architecture: Its class, without a framework's prefix.
         copied: How many tensors came from the checkpoint.
+        constructed: How many were made of tensors of another module of the checkpoint.
         tied: How many are another tensor of the model.
         initialised: How many were drawn or filled in, for the checkpoint lacks them.
         parameters: How many numbers the model has.
@@ -69,6 +71,7 @@ class HeadReport(msgspec.Struct, frozen=True, kw_only=True):
     nbytes: int
     note: str
     status: Status
+    constructed: int = 0
 
 
 class PartReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -196,6 +199,7 @@ class Conversion:
         mappings = load_mappings(options.mappings)
         files = open_checkpoint(location.prefix)
         checkpoint = recognise(mappings, files.tensors, files.unreadable, name=files.prefix)
+        checkpoint = checkpoint.with_task(options.task, options.heads)
         parts = choose_parts(options.part, checkpoint)
         config_file = read_config_file(options.config) if options.config else None
         if config_file:
@@ -222,6 +226,7 @@ class Conversion:
         out = out or Path(f"{location.name}-{options.part or parts[0]}")
         notes = [note for tokenizer in tokenizers.values() for note in tokenizer.notes]
         notes += _notes(checkpoint, understood, options, files)
+        notes += task_notes(checkpoint.tasks, checkpoint.task, [head.head for head in heads])
         return cls(files, checkpoint, understood, tokenizers, heads, out, options, tuple(dict.fromkeys(notes)))
 
     def run(self, there: Sequence[HeadPlan], progress: Progress) -> ConversionReport:
@@ -281,6 +286,7 @@ class Conversion:
             directory=self.out / head.directory,
             architecture=head.architecture,
             copied=head.count("copied"),
+            constructed=head.count("constructed"),
             tied=head.count("tied"),
             initialised=head.count("initialised"),
             parameters=head.parameters,

@@ -15,6 +15,7 @@ from electra_convert.inventory import Part
 from electra_convert.mapping import load_mappings
 from electra_convert.part import Checkpoint, recognise
 from electra_convert.source import locate
+from electra_convert.task import Task
 
 
 class TensorReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,6 +58,24 @@ class InspectedPart(msgspec.Struct, frozen=True, kw_only=True):
     fault: str
 
 
+class InspectedTask(msgspec.Struct, frozen=True, kw_only=True):
+    """A task that a checkpoint was fine-tuned on.
+
+    Args:
+        name: Its name.
+        heads: The head it has; several, if nothing shows which of them.
+        outputs: How many outputs it has, where its head does not tell.
+        says: What it is, in a phrase.
+        refusal: Why it cannot be converted; empty if it can.
+    """
+
+    name: str
+    heads: tuple[str, ...]
+    outputs: int | None
+    says: str
+    refusal: str
+
+
 class Inspection(msgspec.Struct, frozen=True, kw_only=True):
     """What a checkpoint is.
 
@@ -66,6 +85,7 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
         topology: What it is, in a sentence.
         note: What to know about such checkpoints.
         parts: Its parts.
+        tasks: What it was fine-tuned on.
         tensors: Its tensors, sorted by name.
         unreadable: Tensors of dtypes that no model has, with the reason.
         nbytes: Bytes of all tensors.
@@ -76,6 +96,7 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
     topology: str
     note: str
     parts: list[InspectedPart]
+    tasks: list[InspectedTask]
     tensors: list[TensorReport]
     unreadable: dict[str, str]
     nbytes: int
@@ -102,7 +123,7 @@ def inspect_checkpoint(
     with locate(source, step=step, values=False) as location:
         files = open_checkpoint(location.prefix)
         known = load_mappings(None if mappings is None else Path(mappings))
-        checkpoint = recognise(known, files.tensors, files.unreadable, name=files.prefix)
+        checkpoint = recognise(known, files.tensors, files.unreadable, name=files.prefix).with_task()
         file = Path(config) if config is not None else None
         return Inspection(
             source=files.prefix.name,
@@ -110,6 +131,7 @@ def inspect_checkpoint(
             topology=checkpoint.topology.says,
             note=checkpoint.topology.note,
             parts=[_part(checkpoint, part, file) for part in checkpoint.topology.parts],
+            tasks=[_task(task) for task in checkpoint.tasks],
             tensors=[_tensor(checkpoint, name) for name in files.tensors],
             unreadable=dict(files.unreadable),
             nbytes=sum(tensor.nbytes for tensor in files.tensors.values()),
@@ -127,16 +149,20 @@ def _part(checkpoint: Checkpoint, part: Part, config: Path | None) -> InspectedP
         known["origins"], known["assumed"] = dict(source.origins), source.assumed
     return InspectedPart(
         part=part,
-        native_head=checkpoint.topology.parts[part],
+        native_head=checkpoint.native_heads[part],
         parameters=sum(checkpoint.tensors[name].size for name in checkpoint.names[part].present),
         **known,
     )
 
 
+def _task(task: Task) -> InspectedTask:
+    return InspectedTask(name=task.name, heads=task.heads, outputs=task.outputs, says=task.says, refusal=task.refusal)
+
+
 def _tensor(checkpoint: Checkpoint, name: str) -> TensorReport:
     tensor = checkpoint.tensors[name]
     owners = checkpoint.owners(name)
-    explained = None if owners else checkpoint.mapping.explain(name)
+    explained = None if owners else checkpoint.explain(name)
     return TensorReport(
         name=name,
         shape=tensor.shape,

@@ -40,12 +40,21 @@ class Module(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A head: the class it is in every framework, and its modules."""
+    """A head: the class it is in every framework, and its modules.
+
+    Args:
+        architecture: The class, without a framework's prefix.
+        like: The head whose modules these are.
+        modules: Its modules.
+        tied: Tensors that are another one.
+        mirrored: What Google's code has in place of the modules, where these can only be made to compute the same.
+    """
 
     architecture: str
     like: str | None = None
     modules: dict[str, Module] = {}
     tied: dict[str, str] = {}
+    mirrored: dict[str, Module] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +99,11 @@ class Inventory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             rows |= head.modules
         return rows
 
+    @property
+    def mirrored_rows(self) -> dict[str, Module]:
+        """Every module that only Google's code has."""
+        return {row: module for head in self.heads.values() for row, module in head.mirrored.items()}
+
     def origin(self, head: str) -> str:
         """Return the head whose modules `head` uses: itself, unless it is `like` another."""
         return self.heads[head].like or head
@@ -97,6 +111,14 @@ class Inventory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def head_tensors(self, head: str, config: ElectraConfig) -> list[TensorSpec]:
         """Return the tensors that `head` adds to the backbone."""
         return list(_expand(self.heads[self.origin(head)].modules, config))
+
+    def source_modules(self, head: str) -> dict[str, Module]:
+        """Return the modules that `head` adds to the backbone in Google's code."""
+        return self.heads[head].mirrored or self.heads[head].modules
+
+    def source_tensors(self, head: str, config: ElectraConfig) -> list[TensorSpec]:
+        """Return the tensors that `head` adds to the backbone in Google's code."""
+        return list(_expand(self.source_modules(head), config))
 
     def backbone_tensors(self, config: ElectraConfig) -> list[TensorSpec]:
         """Return the tensors of embeddings and encoder."""

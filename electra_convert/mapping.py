@@ -71,6 +71,38 @@ class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         )
 
 
+class TaskHead(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How the scope of a fine-tuned task holds a head.
+
+    Args:
+        modules: Names in the scope, by row.
+        lacks: Modules with which it is no such head, with the reason.
+        unsupported: Modules that have no place in the head, with the reason.
+        note: What to know about such heads.
+    """
+
+    modules: dict[str, str]
+    lacks: dict[str, str] = {}
+    unsupported: dict[str, str] = {}
+    note: str = ""
+
+
+class KnownTask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A task whose name says what it is."""
+
+    head: str
+    labels: tuple[str, ...] = ()
+    note: str = ""
+
+
+class Tasks(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What fine-tuning puts beside the backbone: in `scope`, a scope for each task."""
+
+    scope: str
+    heads: dict[str, TaskHead]
+    names: dict[str, KnownTask] = {}
+
+
 @dataclass(frozen=True, slots=True)
 class Binding:
     """A tensor of a format and the canonical tensors it is made of: one, or several side by side."""
@@ -124,6 +156,7 @@ class FormatMapping(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ignore: dict[str, str] = {}
     unsupported: dict[str, str] = {}
     topologies: dict[str, Topology] = {}
+    tasks: Tasks | None = None
 
     def resolve(self, context: Mapping[str, str], names: Collection[str] = ()) -> dict[str, str]:
         """Choose the value of every placeholder.
@@ -170,6 +203,11 @@ class FormatMapping(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             Binding(name, tuple(group), self.transforms.get(group[0].leaf_key, "identity"))
             for name, group in parts.items()
         ]
+
+    def with_modules(self, modules: Mapping[str, str]) -> FormatMapping:
+        """Return this mapping with names for modules, which may have been absent."""
+        absent = tuple(row for row in self.absent if row not in modules)
+        return msgspec.structs.replace(self, modules=self.modules | dict(modules), absent=absent)
 
     def topology(self, names: Collection[str]) -> tuple[str, Topology] | None:
         """Return the first kind of checkpoint these names fit, with its key."""
@@ -263,7 +301,7 @@ def _read(path: Path, kind: type[T], hashes: dict[str, str]) -> T:
 
 
 def _inventory_faults(inventory: Inventory) -> Iterator[str]:
-    for row, module in inventory.rows.items():
+    for row, module in (inventory.rows | inventory.mirrored_rows).items():
         for dimension in module.shape:
             if isinstance(dimension, str) and dimension not in DIMENSIONS:
                 yield f"{row}: {dimension!r} is no dimension: {', '.join(DIMENSIONS)}"
@@ -283,6 +321,7 @@ def _faults(mapping: FormatMapping, inventory: Inventory, path: Path) -> list[st
         *_row_faults(mapping, inventory),
         *_pattern_faults(mapping, inventory),
         *_topology_faults(mapping, inventory),
+        *_task_faults(mapping, inventory),
     ]
     return faults or [*_collisions(mapping, inventory)]
 
@@ -362,6 +401,22 @@ def _topology_faults(mapping: FormatMapping, inventory: Inventory) -> Iterator[s
                     yield f"placeholders.{placeholder}: {key} is never {value!r}: {', '.join(sorted(choices[key]))}"
         if not cases or cases[-1].when or cases[-1].if_present:
             yield f"placeholders.{placeholder}: its last case must hold always (no `when`, no `if_present`)"
+
+
+def _task_faults(mapping: FormatMapping, inventory: Inventory) -> Iterator[str]:
+    if mapping.tasks is None:
+        return
+    heads = mapping.tasks.heads
+    for head, entry in heads.items():
+        if head not in inventory.heads:
+            yield f"tasks.heads: {head!r} is no head: {', '.join(inventory.heads)}"
+            continue
+        rows = inventory.source_modules(head)
+        if entry.modules.keys() != rows.keys():
+            yield f"tasks.heads.{head}: modules names {', '.join(entry.modules)}; the head has {', '.join(rows)}"
+    for name, known in mapping.tasks.names.items():
+        if known.head not in heads:
+            yield f"tasks.names.{name}: {known.head!r} is under no `heads`: {', '.join(heads)}"
 
 
 def _collisions(mapping: FormatMapping, inventory: Inventory) -> Iterator[str]:

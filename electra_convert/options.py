@@ -28,6 +28,8 @@ class ConvertOptions(msgspec.Struct, frozen=True, kw_only=True):
     Args:
         part: The part, or both; may be left out where the checkpoint has only one.
         heads: Names of heads; none means all, `native` is the one a part was trained on.
+        task: The fine-tuned task whose head is converted, as `NAME`; or as `NAME=HEAD`, where its name does not tell
+            what head it has. May be left out where the checkpoint has only one.
         targets: The formats to write.
         step: The step to convert; by default the one the `checkpoint` file names.
         config: Google's hparams, or a `bert_config.json` or `config.json`.
@@ -50,6 +52,7 @@ class ConvertOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     part: PartChoice | None = None
     heads: tuple[str, ...] = ()
+    task: str | None = None
     targets: tuple[TargetFormat, ...] = TARGETS
     step: int | None = None
     config: Path | None = None

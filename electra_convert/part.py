@@ -6,20 +6,22 @@ Everything here works on names and shapes; no tensor is read.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import count
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
-from electra_convert.config import ElectraConfig
+from electra_convert.config import ElectraConfig, label_names
 from electra_convert.config_file import Claims, ConfigFile, heads_by_rule
 from electra_convert.errors import ConfigError, PartNotFoundError, SourceError, TensorMismatchError
 from electra_convert.inventory import Module, Part, TensorSpec, is_layered, module_tensors
 from electra_convert.mapping import Binding, FormatMapping, Mappings, Topology
+from electra_convert.mirrored import Mirrored, mirrored
+from electra_convert.task import Task, choose_task, find_tasks
 from electra_convert.tensor import Tensor
 
-Fate = Literal["used", "other part", "ignored", "unsupported"]
+Fate = Literal["used", "other part", "other task", "ignored", "unsupported"]
 
 SOURCE_FORMAT = "google_tf1"
 ASSUMED = "assumed"
@@ -60,7 +62,7 @@ class SourcePart:
     config: ElectraConfig
     origins: Mapping[str, str]
     native_head: str | None
-    bindings: tuple[Binding, ...]
+    bindings: tuple[Binding | Mirrored, ...]
 
     @property
     def assumed(self) -> dict[str, Any]:
@@ -79,6 +81,7 @@ class Checkpoint:
         topology_key: Name of the topology in `google_tf1.yaml`.
         topology: What kind of checkpoint this is.
         name: What messages call it.
+        task: The fine-tuned task whose head is converted.
     """
 
     mappings: Mappings
@@ -87,22 +90,47 @@ class Checkpoint:
     topology_key: str
     topology: Topology
     name: object = "the checkpoint"
+    task: Task | None = None
 
-    @property
+    @cached_property
     def mapping(self) -> FormatMapping:
-        """The mapping of Google's names."""
-        return self.mappings.formats[SOURCE_FORMAT]
+        """The mapping of Google's names, with those of the task's head."""
+        mapping = self.mappings.formats[SOURCE_FORMAT]
+        return mapping.with_modules(self.task.modules) if self.task else mapping
+
+    @cached_property
+    def tasks(self) -> list[Task]:
+        """What it was fine-tuned on."""
+        return find_tasks(self.mappings, self.mapping, self.tensors)
+
+    @cached_property
+    def native_heads(self) -> dict[Part, str | None]:
+        """The head each part was trained on, where it can be converted."""
+        return {part: self.task.head if self.task else head for part, head in self.topology.parts.items()}
 
     @cached_property
     def names(self) -> dict[Part, PartNames]:
         """What each part calls its tensors."""
-        return {part: PartNames(self, part, head) for part, head in self.topology.parts.items()}
+        return {part: PartNames(self, part, head) for part, head in self.native_heads.items()}
+
+    def with_task(self, wanted: str | None = None, heads: Collection[str] = ("base",)) -> Checkpoint:
+        """Return this checkpoint with the task that is to be converted, if there is one.
+
+        Args:
+            wanted: `NAME` or `NAME=HEAD`; by default the only one there is.
+            heads: The heads that are asked for; none means all.
+
+        Raises:
+            OptionError: It is not there or cannot be converted, or it is not clear which one is meant, or what it is.
+        """
+        tasks = find_tasks(self.mappings, self.mapping, self.tensors, wanted or "")
+        return replace(self, task=choose_task(tasks, wanted, heads))
 
     @cached_property
     def unknown(self) -> list[str]:
         """Tensors that belong to no part and that no rule explains."""
         bound = {name for part in self.names.values() for name in part.present}
-        return [name for name in self.tensors if name not in bound and self.mapping.explain(name) is None]
+        return [name for name in self.tensors if name not in bound and self.explain(name) is None]
 
     def understand(
         self,
@@ -120,7 +148,7 @@ class Checkpoint:
 
         Raises:
             PartNotFoundError: A part is not there.
-            ConfigError: The file contradicts the tensors, or the config describes no model.
+            ConfigError: The file or the labels contradict the tensors, or the config describes no model.
             TensorMismatchError: Tensors are missing, unknown, or of the wrong shape; all of them.
         """
         for part in parts:
@@ -138,11 +166,18 @@ class Checkpoint:
         """Return the parts that have a tensor, each with its canonical name there."""
         return {part: names.present[name] for part, names in self.names.items() if name in names.present}
 
+    def explain(self, name: str) -> tuple[Fate, str] | None:
+        """Say why a tensor that is in no part may be left behind; `None` if nothing says so."""
+        if rule := self.mapping.explain(name):
+            return rule
+        task = next((task for task in self.tasks if name.startswith(task.scope)), None)
+        return task.explain(name, self.task) if task else None
+
     def ledger(self, part: Part) -> dict[str, tuple[Fate, str]]:
         """Say of every tensor what becomes of it when `part` is converted.
 
         Returns:
-            Fate and explanation by name: the canonical names of what is used, else the part it belongs to or
+            Fate and explanation by name: the canonical names of what is used, else the part or task it belongs to or
             the reason. A tensor that both parts use is used.
         """
         fates: dict[str, tuple[Fate, str]] = {name: ("unsupported", why) for name, why in self.unreadable.items()}
@@ -152,7 +187,7 @@ class Checkpoint:
                 fates[name] = ("used", owners[part])
             elif owners:
                 fates[name] = ("other part", next(iter(owners)))
-            elif explained := self.mapping.explain(name):
+            elif explained := self.explain(name):
                 fates[name] = explained
         return dict(sorted(fates.items()))
 
@@ -273,7 +308,7 @@ class PartNames:
     def rows(self) -> dict[str, Module]:
         """The modules of backbone and native head."""
         inventory = self.checkpoint.mappings.inventory
-        return inventory.backbone | (inventory.heads[self.native_head].modules if self.native_head else {})
+        return inventory.backbone | (inventory.source_modules(self.native_head) if self.native_head else {})
 
     @cached_property
     def found(self) -> list[FoundTensor]:
@@ -325,12 +360,30 @@ class PartNames:
         claims = config_file.claims(self.part, one_transformer=one_transformer) if config_file else {}
         name = config_file.name if config_file else ""
         _refuse_contradictions(self.evidence, claims, name)
+        labels = self._labels(labels)
         config, origins = _settle(self.evidence, claims, name, labels)
+        return SourcePart(self.part, config, origins, self.native_head, tuple(self._bindings(config)))
+
+    def _bindings(self, config: ElectraConfig) -> Iterator[Binding | Mirrored]:
         inventory, mapping = self.checkpoint.mappings.inventory, self.checkpoint.mapping
-        specs = inventory.backbone_tensors(config)
+        yield from mapping.bind(inventory.backbone_tensors(config), self.values)
         if self.native_head:
-            specs += inventory.head_tensors(self.native_head, config)
-        return SourcePart(self.part, config, origins, self.native_head, tuple(mapping.bind(specs, self.values)))
+            own = mapping.bind(inventory.source_tensors(self.native_head, config), self.values)
+            is_mirrored = inventory.heads[self.native_head].mirrored
+            yield from mirrored(own, inventory.head_tensors(self.native_head, config)) if is_mirrored else own
+
+    def _labels(self, given: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        """Return the names of labels, as many as the tensors of the native head show."""
+        shown, task = self.evidence.get("num_labels"), self.checkpoint.task
+        if shown is None:
+            return given
+        if given is not None and len(given) != shown.value:
+            raise ConfigError(
+                f"the labels given are {len(given)}, but {shown.tensor} shows {shown.value}",
+                hint=f"name {shown.value} labels in the order of the training, or leave --labels and --num-labels out",
+            )
+        known = task.labels if task and len(task.labels) == shown.value else label_names(shown.value)
+        return known if given is None else given
 
     def _present(self, layer: int | None) -> list[FoundTensor]:
         return [tensor for tensor in self._names(layer) if tensor.name in self.checkpoint.tensors]
@@ -364,7 +417,7 @@ def _settle(
     evidence: Mapping[str, Evidence], claims: Claims, file: str, labels: tuple[str, ...] | None
 ) -> tuple[ElectraConfig, dict[str, str]]:
     """Put a config together: shapes first, then the file, then Google's rule."""
-    fields: dict[str, Any] = {field: shown.value for field, shown in evidence.items()}
+    fields: dict[str, Any] = {field: shown.value for field, shown in evidence.items() if field != "num_labels"}
     origins = {field: shown.tensor for field, shown in evidence.items()} | dict.fromkeys(UNPROVEN, ASSUMED)
     for field in set(claims) & set(UNPROVEN):
         fields[field], origins[field] = claims[field].value, f"{file}: {claims[field].origin}"

@@ -17,15 +17,17 @@ from electra_convert.initialize import initial_tensor
 from electra_convert.inventory import Part, TensorSpec
 from electra_convert.json_text import indented_json
 from electra_convert.mapping import Mappings
+from electra_convert.mirrored import Mirrored
 from electra_convert.options import ConvertOptions
 from electra_convert.part import ASSUMED, Checkpoint, Fate, SourcePart
 from electra_convert.tensor import ITEM_SIZES, Tensor
 from electra_convert.tokenizer import VOCABULARY_FILE, Vocabulary, check_casing, check_fits, tokenizer_files
 
-TensorFate = Literal["copied", "tied", "initialised"]
+TensorFate = Literal["copied", "constructed", "tied", "initialised"]
 
 RECORD_FILE = "conversion.json"
 NATIVE = "native head"
+FINE_TUNED = "fine-tuned on"
 BYTES_PER_TENSOR = 2048
 """What a format needs for a tensor beside its values, at most; a little more is asked for than will be used."""
 
@@ -191,10 +193,10 @@ class Planner:
         return self.checkpoint.ledger(self.source.part)
 
     @cached_property
-    def copied(self) -> dict[str, tuple[Tensor, str]]:
-        """The canonical tensors the checkpoint holds, each with the name it has there."""
+    def held(self) -> dict[str, tuple[Tensor, TensorFate, str]]:
+        """The canonical tensors the checkpoint holds: each with its fate, and the name of what it is made of."""
         return {
-            tensor.name: (tensor, binding.name)
+            tensor.name: (tensor, "constructed" if isinstance(binding, Mirrored) else "copied", binding.name)
             for binding in self.source.bindings
             for tensor in binding.unpack(self.checkpoint.tensors[binding.name])
         }
@@ -239,9 +241,9 @@ class Planner:
         tensors: dict[str, Tensor] = {}
         fates: dict[str, tuple[TensorFate, str]] = {}
         for spec in specs:
-            if spec.name in self.copied:
-                tensors[spec.name], origin = self.copied[spec.name]
-                fates[spec.name] = ("copied", origin)
+            if spec.name in self.held:
+                tensors[spec.name], fate, origin = self.held[spec.name]
+                fates[spec.name] = (fate, origin)
             else:
                 how = self.mappings.inventory.initializers[spec.leaf]
                 deviation = self.source.config.initializer_range
@@ -296,6 +298,7 @@ class Planner:
             "source": self.identity,
             "part": self.source.part,
             "head": head,
+            **self._task_record(),
             "architecture": architecture,
             "options": {
                 "formats": targets,
@@ -319,11 +322,15 @@ class Planner:
         }
         return {"config.json": to_json(config), RECORD_FILE: to_json(record), **self.tokenizer.files}
 
+    def _task_record(self) -> dict[str, Any]:
+        task = self.checkpoint.task
+        return {"task": {"name": task.name, "head": task.head, "notes": task.notes}} if task else {}
+
     def head_ledger(
         self, fates: Mapping[str, tuple[TensorFate, str]]
     ) -> dict[str, tuple[Fate | Literal["other head"], str]]:
         """Return the ledger of the part as one head sees it: the native head's tensors may be another's."""
-        used = {origin for fate, origin in fates.values() if fate == "copied"}
+        used = {origin for fate, origin in fates.values() if fate in ("copied", "constructed")}
         return {
             name: ("other head", self.source.native_head or "") if fate == "used" and name not in used else (fate, why)
             for name, (fate, why) in self.ledger.items()
@@ -333,7 +340,14 @@ class Planner:
         inventory, native = self.mappings.inventory, self.source.native_head
         if native is None or inventory.origin(head) != native:
             return "" if head == "base" else "untrained: fine-tune it"
-        return NATIVE if head == native else "copied, not trained causally"
+        if head != native:
+            return "copied, not trained causally"
+        return f"{NATIVE}, {FINE_TUNED} {self.checkpoint.task.name}" if self.checkpoint.task else NATIVE
+
+
+def is_native(note: str) -> bool:
+    """Say whether the note on a head says that it is the native one."""
+    return note.partition(",")[0] == NATIVE
 
 
 def _index(files: Sequence[WeightFile]) -> bytes:

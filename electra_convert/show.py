@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from electra_convert.output import in_bytes
-from electra_convert.plan import NATIVE
+from electra_convert.plan import is_native
 from electra_convert.printable import printable, printable_lines
 from electra_convert.progress import Advance, Progress
 from electra_convert.report.calls import load_call
@@ -106,6 +106,8 @@ def show_inspection(inspection: Inspection) -> None:
         console.print(Text.assemble(("note: ", "yellow"), inspection.note))
     for part in inspection.parts:
         _show_part(console, part)
+    for task in inspection.tasks:
+        console.print(Text.assemble(("task ", "bold"), (task.name, "bold"), f": {task.says}"))
     click.echo()
     click.echo("\n".join(_tensor_lines(inspection)))
 
@@ -173,15 +175,16 @@ def _spelt(value: Any) -> str:
 def _head_table(heads: Sequence[HeadReport]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("head")
-    for heading in ("copied", "tied", "initialised", "parameters"):
+    constructed = any(head.constructed for head in heads)
+    for heading in ("copied", *(["constructed"] if constructed else []), "tied", "initialised", "parameters"):
         table.add_column(heading, justify="right")
     table.add_column("")
     both = len({head.part for head in heads}) > 1
     for head in heads:
         name = f"{head.part}/{head.head}" if both else head.head
         note = ", ".join(filter(None, (head.note, "already there" if head.status == "already there" else "")))
-        numbers = (head.copied, head.tied, head.initialised)
-        style = "bold" if head.note == NATIVE else ""
+        numbers = (head.copied, *([head.constructed] if constructed else []), head.tied, head.initialised)
+        style = "bold" if is_native(head.note) else ""
         table.add_row(name, *(str(number or "") for number in numbers), f"{head.parameters:,}", note, style=style)
     return table
 
@@ -207,7 +210,7 @@ def _show_notes(console: Console, report: ConversionReport) -> None:
 
 def _show_calls(console: Console, report: ConversionReport) -> None:
     """Print the calls that load each part's native head, or else the first head, in each framework."""
-    native = [head for head in report.heads if head.note == NATIVE]
+    native = [head for head in report.heads if is_native(head.note)]
     console.print("\nLoad it:")
     for head, target in product(native or report.heads[:1], report.options.targets):
         console.print(f"  {_call(head, target, report.options)}", soft_wrap=True)

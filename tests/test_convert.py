@@ -81,6 +81,7 @@ PARTS: tuple[tuple[str, Part], ...] = (
     ("finetuned_squad_joint", "discriminator"),
 )
 NATIVE = {"discriminator": "pretraining", "generator": "masked_lm"}
+FATES = ("copied", "constructed", "tied", "initialised")
 
 
 # Checkpoints
@@ -727,18 +728,20 @@ def test_ledger_balances(fixtures: Path, tmp_path: Path, name: str, part: Part) 
         written = record(head.directory)
         fates = {name: entry["fate"] for name, entry in written["source_tensors"].items()}
         assert set(fates) == names
-        assert set(fates.values()) <= {"used", "other part", "other head", "ignored", "unsupported"}
+        assert set(fates.values()) <= {"used", "other part", "other head", "other task", "ignored", "unsupported"}
         assert all(entry["why"] for entry in written["source_tensors"].values())
-        copied = {entry["from"] for entry in written["tensors"].values() if entry["fate"] == "copied"}
-        assert copied == {name for name, fate in fates.items() if fate == "used"}
+        fated = {fate: [each["from"] for each in written["tensors"].values() if each["fate"] == fate] for fate in FATES}
+        copied = set(fated["copied"])
+        assert copied | set(fated["constructed"]) == {name for name, fate in fates.items() if fate == "used"}
         counts = Counter(entry["fate"] for entry in written["tensors"].values())
-        assert set(counts) <= {"copied", "tied", "initialised"}
+        assert set(counts) <= set(FATES)
+        assert head.constructed == counts["constructed"] == 2 * len(set(fated["constructed"]))
         assert (head.copied, head.tied, head.initialised) == (counts["copied"], counts["tied"], counts["initialised"])
         assert counts["copied"] == len(copied)
         arrays = read_pytorch(head.directory)
         assert head.parameters == sum(array.size for array in arrays.values())
         joined = 2 if head.head == "question_answering" else 0
-        assert len(arrays) == counts["copied"] + counts["initialised"] - joined
+        assert len(arrays) == counts["copied"] + counts["constructed"] + counts["initialised"] - joined
     (understood,) = report.parts
     assert sum(understood.source_tensors.values()) == len(names)
     native = record(out / (understood.native_head or "base"))["source_tensors"].values()
@@ -801,12 +804,10 @@ class TestFates:
         assert {why for fate, why in fates.values() if fate == "unsupported"} == {"Electric's two-tower cloze model"}
 
     def test_fine_tuned(self, fixtures: Path, out: Path) -> None:
-        """A task head is reported as not supported yet, and no head is native."""
+        """The task's head is used, and Adam's moments of it are ignored like all others."""
         fates = self.fates(fixtures, out, "finetuned_mnli", "discriminator", "sequence_classification")
-        assert self.scopes(fates, "used") == {"electra"}
-        assert {why for fate, why in fates.values() if fate == "unsupported"} == {
-            "a fine-tuned task head, not supported yet"
-        }
+        assert self.scopes(fates, "used") == {"electra", "task_specific"}
+        assert {fate for fate, _ in fates.values()} == {"used", "ignored"}
 
     def test_tied_output_is_no_copy(self, fixtures: Path, out: Path) -> None:
         """The prediction head's kernel is the word table, and the record says so."""

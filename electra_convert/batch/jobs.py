@@ -262,6 +262,7 @@ def _convert_options(entry: JobPlan, folder: Path) -> ConvertOptions:
     return ConvertOptions(
         part=entry.part,
         heads=() if ALL_HEADS in entry.head_names else entry.head_names,
+        task=entry.task,
         targets=entry.targets,
         config=_path(entry.config, folder),
         vocab=_path(tokenizer.vocab, folder),

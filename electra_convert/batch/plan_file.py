@@ -81,6 +81,9 @@ class JobDefaults(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         Annotated[tuple[str, ...], Meta(min_length=1)] | Literal["native", "all"],
         _about("Heads to convert: native, all, or a list of names."),
     ] = NATIVE_HEAD
+    task: Annotated[str | None, _about("The fine-tuned task, NAME or NAME=HEAD; needed where there are several.")] = (
+        None
+    )
     targets: Annotated[tuple[TargetFormat, ...], _about("Formats to write.")] = TARGETS
     config: Annotated[str | None, _about("Google's hparams JSON, a bert_config.json or config.json.")] = None
     tokenizer: Annotated[TokenizerPlan | bool, _about("How the tokenizer is made; false for none.")] = TokenizerPlan()

@@ -30,6 +30,12 @@ from electra_convert.cli.verify import require_provable, show_proof, verified_ou
     help=f"Heads to write: all, native (the one that was trained), or some of {', '.join(HEADS)}.",
 )
 @click.option(
+    "--task",
+    metavar="NAME[=HEAD]",
+    help="The fine-tuned task whose head is converted; needed where a checkpoint has several. HEAD says what it is, "
+    "where its name does not: sequence_classification, token_classification or question_answering.",
+)
+@click.option(
     "--to",
     "targets",
     type=CommaSeparated(("pytorch", "tensorflow", "flax")),

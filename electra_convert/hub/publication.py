@@ -24,7 +24,7 @@ from electra_convert.mapping import load_mappings
 from electra_convert.models.files import CONFIG_FILE
 from electra_convert.parity.directories import Directory, find_directories
 from electra_convert.parity.verification import VERIFICATION_FILE, Verification, read_verification
-from electra_convert.plan import NATIVE, RECORD_FILE
+from electra_convert.plan import RECORD_FILE, is_native
 from electra_convert.report.card import LARGEST_CARD, CardMetadata, check_card, render_card
 from electra_convert.source import step_of
 from electra_convert.template import fill
@@ -227,7 +227,7 @@ def is_model_file(name: str) -> bool:
 
 
 def _is_native(directory: Directory) -> bool:
-    return directory.record is not None and directory.record.note == NATIVE
+    return directory.record is not None and is_native(directory.record.note)
 
 
 def _unknown_or(directory: Directory) -> str:

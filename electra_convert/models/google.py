@@ -40,6 +40,13 @@ TAGGING_TASKS = ("chunk",)
 """The tasks with a label for each token (`finetune/task_builder.py`, `get_task`): no variable shows it."""
 
 
+class TaskHead(NamedTuple):
+    """A fine-tuned task, as in `task_specific/<task>/`, and the head that it is; regression is a classifier's."""
+
+    task: str
+    head: str
+
+
 class Inputs(NamedTuple):
     """A batch: three integer arrays [B, S]. The mask is 1 for tokens and 0 for padding."""
 
@@ -336,9 +343,10 @@ class Oracle:
         dtype: The dtype of the computation, `"float32"` or `"float64"`.
         cast: Round every variable and drawn parameter through this dtype first.
         seed: The seed of the run that wrote the drawn parameters.
+        task: The task that supplies a head of a fine-tuned checkpoint; by default all heads are drawn.
 
     Raises:
-        PartNotFoundError: The checkpoint has no such part.
+        PartNotFoundError: The checkpoint has no such part, or no such task.
         TensorMismatchError: Variables are missing, or of the wrong shape; all of them.
     """
 
@@ -351,13 +359,17 @@ class Oracle:
         dtype: str = "float64",
         cast: str | None = None,
         seed: int = 0,
+        task: TaskHead | None = None,
     ) -> None:
         self.config = config
+        self.task = task
         self.parameters = Parameters(variables, dtype=dtype, cast=cast, config=config, seed=seed)
         self.predictions = f"{part}_predictions/"
         # run_finetuning.py keeps the discriminator's transformer and no head of pre-training.
         is_fine_tuned = part == "discriminator" and self.parameters.holds("task_specific/")
         self.native_head = None if is_fine_tuned else NATIVE_HEADS[part]
+        if task is not None:
+            self._task_scope(task.task)
         if self.native_head is not None and not self.parameters.holds(self.predictions):
             raise PartNotFoundError(f"this checkpoint has no {part}: it holds nothing in {self.predictions}")
         self.transformer = self._transformer(config, "generator/" if part == "generator" else "electra/")
@@ -385,6 +397,8 @@ class Oracle:
             of the others.
         """
         last = hidden_states[-1]  # [B, S, H]
+        if self.task is not None and head == self.task.head:
+            return self._task_head(self.task, last)
         hidden, drawn = self.config.hidden_size, self.parameters.drawn_dense
         match head:
             case "base":
@@ -451,9 +465,7 @@ class Oracle:
         Raises:
             PartNotFoundError: The checkpoint has no such task.
         """
-        scope = f"task_specific/{task}/"
-        if not self.parameters.holds(scope):
-            raise PartNotFoundError(f"this checkpoint has no task {task}: it holds nothing in {scope}")
+        scope = self._task_scope(task)
         last = self.hidden_states(inputs)[-1]
         if self.parameters.holds(f"{scope}dense_"):  # only question answering has a second layer
             return self._answer(scope, last, inputs)
@@ -468,10 +480,35 @@ class Oracle:
 
     def _native_shapes(self) -> Shapes:
         hidden = self.config.hidden_size
+        if self.task is not None:
+            scope = self._task_scope(self.task.task)
+            if self.task.head == "question_answering":
+                return dense_shapes(f"{scope}dense", hidden, 1) | dense_shapes(f"{scope}dense_1", hidden, 1)
+            return dense_shapes(f"{scope}dense", hidden, self.config.num_labels)
         if self.native_head == "pretraining":
             dense = dense_shapes(f"{self.predictions}dense", hidden, hidden)
             return dense | dense_shapes(f"{self.predictions}dense_1", hidden, 1)
         return self.transformer.vocabulary_shapes(hidden, self.predictions) if self.native_head else {}
+
+    def _task_scope(self, task: str) -> str:
+        scope = f"task_specific/{task}/"
+        if not self.parameters.holds(scope):
+            raise PartNotFoundError(f"this checkpoint has no task {task}: it holds nothing in {scope}")
+        return scope
+
+    def _task_head(self, task: TaskHead, last: Array) -> dict[str, Array]:
+        """Apply a task's own modules, which `task_outputs` describes; answers are not confined to the context."""
+        scope, dense = self._task_scope(task.task), self.parameters.dense
+        match task.head:
+            case "sequence_classification":
+                return {"logits": dense(last[:, 0], f"{scope}dense")}  # [B, L]
+            case "token_classification":
+                return {"logits": dense(last, f"{scope}dense")}  # [B, S, L]
+            case "question_answering":
+                start, end = (dense(last, f"{scope}{module}")[..., 0] for module in ("dense", "dense_1"))  # [B, S]
+                return {"start_logits": start, "end_logits": end}
+            case _:
+                raise ValueError(f"no task has the head {task.head!r}")
 
     def _replaced_logits(self, last: Array) -> Array:
         """Score each token, higher where it was replaced (`run_pretraining.py`, `_get_discriminator_output`)."""

@@ -55,6 +55,14 @@ class RecordedTokenizer(msgspec.Struct, frozen=True):
     notes: tuple[str, ...] = ()
 
 
+class RecordedTask(msgspec.Struct, frozen=True):
+    """The fine-tuned task whose head a conversion wrote."""
+
+    name: str
+    head: str
+    notes: tuple[str, ...] = ()
+
+
 class RecordedTensor(msgspec.Struct, frozen=True):
     """A tensor of the model, and where it came from."""
 
@@ -76,6 +84,7 @@ class Record(msgspec.Struct, frozen=True):
     tensors: dict[str, RecordedTensor]
     note: str = ""
     tokenizer: RecordedTokenizer | None = None
+    task: RecordedTask | None = None
 
 
 class Directory(msgspec.Struct, frozen=True, kw_only=True):

@@ -20,7 +20,7 @@ from electra_convert.inventory import Part, TensorSpec
 from electra_convert.mapping import Mappings
 from electra_convert.origin import recall
 from electra_convert.parity.checks import check_config, check_round_trip, check_tokenizer
-from electra_convert.parity.directories import Directory, Record, mask_id
+from electra_convert.parity.directories import Directory, Record, RecordedTask, mask_id
 from electra_convert.parity.heads import Subject
 from electra_convert.parity.probes import Probe, make_probes
 from electra_convert.parity.reference import OracleReference, require_oracle
@@ -34,7 +34,7 @@ from electra_convert.tensor import Tensor
 SHOWN_BY_OUTPUTS = ("num_attention_heads", "hidden_act", "layer_norm_eps")
 """Fields that no tensor shows, and that decide what the model computes."""
 
-PartKey = tuple[Part, str, str, int, tuple[str, ...]]
+PartKey = tuple[Part, str, str, int, tuple[str, ...], RecordedTask | None]
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class KnownPart:
 
     Args:
         record: The record of a conversion of it.
+        checkpoint: The checkpoint, with the task that was converted.
         config: Its config: what the tensors show, and for the rest what the record, or a config file, says.
         origins: What each field is known from.
         native_head: The head it was trained on.
@@ -53,6 +54,7 @@ class KnownPart:
     """
 
     record: Record
+    checkpoint: Checkpoint
     config: ElectraConfig
     origins: Mapping[str, str]
     native_head: str | None
@@ -97,13 +99,15 @@ class KnownSource:
     def part(self, directory: Directory, record: Record) -> KnownPart:
         """Return the part that a directory was converted from, understood once for all its heads."""
         options = record.options
-        key = (record.part, repr(record.config), options.dtype, options.seed, record.labels)
+        key = (record.part, repr(record.config), options.dtype, options.seed, record.labels, record.task)
         if key not in self._parts:
             self._parts[key] = self._understand(record, mask_id(directory))
         return self._parts[key]
 
     def _understand(self, record: Record, mask_id: int | None) -> KnownPart:
-        source = self.checkpoint.understand([record.part], config_file=self.config_file, labels=record.labels)
+        task = record.task
+        checkpoint = self.checkpoint.with_task(f"{task.name}={task.head}") if task else self.checkpoint
+        source = checkpoint.understand([record.part], config_file=self.config_file, labels=record.labels)
         part = source[record.part]
         said = {} if self.config_file else {name: record.config[name] for name in UNPROVEN if name in record.config}
         config = _with(part.config, {name: entry.value for name, entry in said.items()})
@@ -111,15 +115,22 @@ class KnownSource:
         probes = make_probes(config, mask_id=mask_id, budget=self.budget)
         cast = None if record.options.dtype == "float32" else record.options.dtype
         reference = OracleReference(
-            self.files.tensors, config, record.part, probes, cast=cast, seed=record.options.seed, turn=self.turn
+            self.files.tensors,
+            config,
+            record.part,
+            probes,
+            cast=cast,
+            seed=record.options.seed,
+            turn=self.turn,
+            task=(task.name, task.head) if task else None,
         )
         held = {
             tensor.name: tensor
             for binding in part.bindings
             for tensor in binding.unpack(self.files.tensors[binding.name])
         }
-        damage = self._damage(record.part)
-        return KnownPart(record, config, origins, part.native_head, held, reference, probes, damage)
+        damage = self._damage(checkpoint, record.part)
+        return KnownPart(record, checkpoint, config, origins, part.native_head, held, reference, probes, damage)
 
     def subject(self, directory: Directory, record: Record) -> Subject:
         """Return what is to be run for a directory, with what can be checked before."""
@@ -140,9 +151,9 @@ class KnownSource:
         part, inventory = self.part(directory, record), self.mappings.inventory
         return sum(spec.name not in part.held for spec in inventory.head_tensors(record.head, part.config))
 
-    def _damage(self, part: Part) -> str:
+    def _damage(self, checkpoint: Checkpoint, part: Part) -> str:
         """Return what the checksums of the tensors that a part uses say; nothing if they are right."""
-        used = [name for name, (fate, _) in self.checkpoint.ledger(part).items() if fate == "used"]
+        used = [name for name, (fate, _) in checkpoint.ledger(part).items() if fate == "used"]
         try:
             self.files.check(used)
         except ElectraConvertError as error:

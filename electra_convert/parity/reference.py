@@ -61,6 +61,7 @@ class OracleReference:
         cast: The dtype of the files, where it is not float32: the oracle then runs on the cast values.
         seed: The seed of the heads that were drawn.
         turn: The thread it computes in.
+        task: Name and head of the fine-tuned task that supplies a head, if one does.
     """
 
     variables: Mapping[str, Tensor]
@@ -70,6 +71,7 @@ class OracleReference:
     cast: str | None
     seed: int
     turn: ThreadPoolExecutor
+    task: tuple[str, str] | None = None
     _states: dict[tuple[int, bool], Sequence[Array]] = field(default_factory=dict)
 
     @cached_property
@@ -79,9 +81,10 @@ class OracleReference:
 
     def variant(self, config: ElectraConfig, *, cast: str | None) -> Oracle:
         """Return the oracle on another config, or on the values before a cast."""
-        from electra_convert.models.google import Oracle
+        from electra_convert.models.google import Oracle, TaskHead
 
-        return Oracle(self.variables, config, part=self.part, dtype="float64", cast=cast, seed=self.seed)
+        task = TaskHead(*self.task) if self.task else None
+        return Oracle(self.variables, config, part=self.part, dtype="float64", cast=cast, seed=self.seed, task=task)
 
     def start(self, directory: Path, head: str, probes: Path, out: Path) -> Future[Answer]:  # noqa: ARG002
         """Begin to write what Google's graph computes."""

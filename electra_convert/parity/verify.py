@@ -306,7 +306,7 @@ class _Verification:
             yield self._part(self.known, part, belonging)
 
     def _part(self, known: KnownSource, part: KnownPart, subjects: Sequence[Subject]) -> PartReport:
-        fates = [fate for fate, _ in known.checkpoint.ledger(part.record.part).values()]
+        fates = [fate for fate, _ in part.checkpoint.ledger(part.record.part).values()]
         heads = [subject.directory.head for subject in subjects]
         report = PartReport(
             part=part.record.part,

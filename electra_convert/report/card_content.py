@@ -23,7 +23,7 @@ from electra_convert.parity.report import PRECISIONS, Check, Coverage, Pair, Pre
 from electra_convert.parity.verdict import listed
 from electra_convert.parity.verification import RunRecord, Verification
 from electra_convert.part import ASSUMED, SOURCE_FORMAT
-from electra_convert.plan import NATIVE, TensorFate
+from electra_convert.plan import TensorFate, is_native
 from electra_convert.report.calls import FRAMEWORKS, class_name, example, own_example
 from electra_convert.report.words import FRAMEWORK_NAMES, SYMBOLS, figure, gate_rule, percent, plural, share, value
 from electra_convert.source import step_of
@@ -62,6 +62,10 @@ TASKS = {
     "token_classification": Task("classifies tokens", "token-classification"),
     "question_answering": Task("finds the answer to a question in a text", "question-answering"),
 }
+
+
+REGRESSION = Task("gives a text a number", TASKS["sequence_classification"].pipeline_tag)
+"""What a classification head with one label does."""
 
 
 class Metadata(NamedTuple):
@@ -280,6 +284,11 @@ class Subject(NamedTuple):
         return self.directory.head
 
     @property
+    def is_regression(self) -> bool:
+        """Whether its outputs are numbers, not classes."""
+        return self.head == "sequence_classification" and self.record is not None and len(self.record.labels) == 1
+
+    @property
     def activation(self) -> str:
         """Its activation."""
         return str(read_json(self.directory.path / CONFIG_FILE).get("hidden_act", "gelu"))
@@ -308,7 +317,7 @@ def front_matter(subject: Subject, metadata: CardMetadata) -> ModelCardData:
 
     language = list(metadata.language)
     tags = ["electra", *(TAGS[target] for target in subject.directory.formats), "electra-convert", *metadata.tags]
-    as_it_is = subject.record is None or subject.head == "base" or subject.record.note == NATIVE
+    as_it_is = subject.record is None or subject.head == "base" or is_native(subject.record.note)
     return ModelCardData(
         license=metadata.license,
         language=language[0] if len(language) == 1 else language or None,
@@ -348,7 +357,7 @@ def card_content(subject: Subject, front: ModelCardData) -> Card:
 
 
 def _summary(subject: Subject) -> str:
-    record, task = subject.record, TASKS[subject.head]
+    record, task = subject.record, REGRESSION if subject.is_regression else TASKS[subject.head]
     a_head = f"an **{UNTRAINED}** head" if drawn_modules(subject.directory) else "a head"
     head = f"with {a_head} that {task.does}" if task.does else "without a head"
     if record is None:
@@ -415,6 +424,8 @@ def _facts(record: Record) -> Iterator[tuple[str, str]]:
     yield "checkpoint", code(checkpoint) + ("" if step is None else f", step {step:,}")
     yield "SHA-256 of its index", code(record.source.index_sha256)
     yield "what it holds", _topology(record).says
+    if record.task:
+        yield "fine-tuned on", code(record.task.name)
     yield "part", record.part
     yield "head", code(record.head) + (f": {record.note}" if record.note else "")
     yield "tensors", counts + (f" with seed {record.options.seed}" if "initialised" in fates else "")
@@ -561,6 +572,8 @@ def _limits_of_model(subject: Subject) -> Iterator[str]:
         return
     if record.head == "causal_lm" and not drawn_modules(subject.directory):
         yield "The head was trained to fill in masked tokens, not causally: fine-tune it to generate text."
+    if record.task and record.head == record.task.head:
+        yield from (f"{_prose(note[0].upper() + note[1:])}." for note in record.task.notes if note)
     if record.options.dtype != "float32":
         yield f"The weights were cast to {record.options.dtype}; what is said of them holds for the cast values."
     if note := _topology(record).note:

@@ -40,6 +40,7 @@ VALUES: dict[str, tuple[list[Any], list[Any]]] = {
         [True, False, {}, {"vocab": "v.txt", "lowercase": False, "strip_accents": None}],
         ["no", None, {"lowercase": "no"}, {"cased": True}],
     ),
+    "task": (["mnli", "reviews=token_classification", None], [1, ["mnli"]]),
     "labels": ([["B", "I"], []], ["B", [1]]),
     "num_labels": ([3, None], [0, -1, "3", True]),
     "seed": ([12, 0], [-1, "0", 1.5]),

@@ -184,6 +184,27 @@ def test_pipeline(model: Model, head: str, part: str, tag: str | None) -> None:
     assert ModelCard(card_of(model(head, part), None)).data.pipeline_tag == tag
 
 
+def test_fine_tuned(converted: Callable[..., Path]) -> None:
+    """A task's model is offered for it, and the card says what it was tuned on and how its head was constructed."""
+    out = converted("finetuned_mnli", "discriminator", heads=("native", "token_classification"), task="mnli")
+    card = card_of(directory_at(out / "sequence_classification"), None)
+    assert ModelCard(card).data.pipeline_tag == "text-classification"
+    assert ["fine-tuned on", "mnli"] in tables(card)[0]
+    assert "4 constructed" in card
+    assert "gelu(x) - gelu(-x) = x" in limits(card)
+    other = card_of(directory_at(out / "token_classification"), None)
+    assert ModelCard(other).data.pipeline_tag is None
+    assert "gelu(x)" not in other
+
+
+def test_regression(converted: Callable[..., Path]) -> None:
+    """A regressor is not said to classify."""
+    out = converted("finetuned_sts", "discriminator", heads=("native",), task="sts")
+    card = card_of(directory_at(out / "sequence_classification"), None)
+    assert "with a head that gives a text a number" in card
+    assert "divides the scores of sts by 5" in limits(card)
+
+
 def test_figures(model: Model, verify: Verify) -> None:
     """The table holds the figures of every framework at every precision, each in its own cell."""
     directory = model()
