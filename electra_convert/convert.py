@@ -313,7 +313,13 @@ class Conversion:
         Raises:
             OptionError: It lies where a head is to be written.
         """
-        read = [*self.files.files, self.options.vocab, self.options.config, self.options.mappings]
+        read = [
+            *self.files.files,
+            self.options.vocab,
+            self.options.config,
+            self.options.label_map,
+            self.options.mappings,
+        ]
         read += [] if is_url(source) else [Path(source)]
         places = [(self.out / head.directory).resolve() for head in self.heads]
         inside = {path for path in filter(None, read) for place in places if path.resolve().is_relative_to(place)}

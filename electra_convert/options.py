@@ -11,6 +11,7 @@ import msgspec
 from electra_convert.config import label_names
 from electra_convert.errors import OptionError
 from electra_convert.formats import TARGETS, TargetFormat, module_of
+from electra_convert.label_map import read_label_map
 from electra_convert.mapping import LAYOUTS, Layout
 
 Dtype = Literal["float32", "float16", "bfloat16"]
@@ -40,6 +41,7 @@ class ConvertOptions(msgspec.Struct, frozen=True, kw_only=True):
         seed: Seed of the heads that the checkpoint lacks.
         labels: Names of the labels of the heads that have some.
         num_labels: Their number, where they have no names.
+        label_map: The file in which Google's code keeps the numbers of a tagger's labels, in place of their names.
         layout: `single`: each head is one file. `shared`: all heads share one file of backbone, by hard links.
         split_formats: Write a directory for each format.
         dtype: The dtype to write.
@@ -63,6 +65,7 @@ class ConvertOptions(msgspec.Struct, frozen=True, kw_only=True):
     seed: int = 0
     labels: tuple[str, ...] = ()
     num_labels: int | None = None
+    label_map: Path | None = None
     layout: Layout = "single"
     split_formats: bool = False
     dtype: Dtype = "float32"
@@ -122,8 +125,17 @@ class ConvertOptions(msgspec.Struct, frozen=True, kw_only=True):
         if self.labels and self.num_labels not in (None, len(self.labels)):
             yield f"num_labels is {self.num_labels}, but {len(self.labels)} labels are named"
 
+        if self.label_map and (self.labels or self.num_labels is not None):
+            yield "a map of labels is given, and labels or their number too"
+
     def label_names(self) -> tuple[str, ...] | None:
-        """Return the labels' names, where the options say anything about them."""
+        """Return the labels' names, where the options say anything about them.
+
+        Raises:
+            ConfigError: The map of labels cannot be read.
+        """
+        if self.label_map:
+            return read_label_map(self.label_map)
         if self.labels:
             return self.labels
         return None if self.num_labels is None else label_names(self.num_labels)

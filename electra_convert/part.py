@@ -380,7 +380,7 @@ class PartNames:
         if given is not None and len(given) != shown.value:
             raise ConfigError(
                 f"the labels given are {len(given)}, but {shown.tensor} shows {shown.value}",
-                hint=f"name {shown.value} labels in the order of the training, or leave --labels and --num-labels out",
+                hint=f"name {shown.value} labels in the order of the training, or leave them out",
             )
         known = task.labels if task and len(task.labels) == shown.value else label_names(shown.value)
         return known if given is None else given

@@ -105,7 +105,7 @@ def show_inspection(inspection: Inspection) -> None:
     if inspection.note:
         console.print(Text.assemble(("note: ", "yellow"), inspection.note))
     for part in inspection.parts:
-        _show_part(console, part)
+        _show_part(console, part, "the head of a task" if inspection.tasks else "no head that can be converted")
     for task in inspection.tasks:
         console.print(Text.assemble(("task ", "bold"), (task.name, "bold"), f": {task.says}"))
     click.echo()
@@ -141,11 +141,12 @@ class _PlainConsole(Console):
             yield segment if segment.control else segment._replace(text=printable_lines(segment.text))
 
 
-def _show_part(console: Console, part: InspectedPart) -> None:
+def _show_part(console: Console, part: InspectedPart, otherwise: str) -> None:
+    """Print what a part is; `otherwise` is said of its head where it has no native head that is known."""
     if part.config is None:
         console.print(Text.assemble("\n", (part.part, "bold"), (" cannot be converted", "red"), f": {part.fault}"))
         return
-    head = f"native head {part.native_head}" if part.native_head else "no head that can be converted"
+    head = f"native head {part.native_head}" if part.native_head else otherwise
     console.print()
     _show_config(console, part.part, part.config, part.assumed)
     console.print(f"{part.parameters:,} parameters, {head}")

@@ -272,6 +272,7 @@ def _convert_options(entry: JobPlan, folder: Path) -> ConvertOptions:
         seed=entry.seed,
         labels=entry.labels,
         num_labels=entry.num_labels,
+        label_map=_path(entry.label_map, folder),
         layout=entry.layout,
         split_formats=entry.split_formats,
         dtype=entry.dtype,

@@ -89,6 +89,7 @@ class JobDefaults(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     tokenizer: Annotated[TokenizerPlan | bool, _about("How the tokenizer is made; false for none.")] = TokenizerPlan()
     labels: Annotated[tuple[str, ...], _about("Names of labels, for classification heads.")] = ()
     num_labels: Annotated[Count | None, _about("Number of labels, where they have no names.")] = None
+    label_map: Annotated[str | None, _about("A tagger's <task>_label_mapping.pkl, in place of labels.")] = None
     seed: Annotated[int, Meta(ge=0, description="Seed of the heads that the checkpoint lacks.")] = 0
     layout: Annotated[Layout, _about("One file a head, or one backbone hard-linked into all heads.")] = "single"
     split_formats: Annotated[bool, _about("One directory for each format.")] = False

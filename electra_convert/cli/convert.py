@@ -49,6 +49,7 @@ from electra_convert.cli.verify import require_provable, show_proof, verified_ou
 @click.option("--strip-accents/--no-strip-accents", default=None, help="Default: as Google's code, if uncased.")
 @click.option("--labels", type=CommaSeparated(), default=(), help="Names of labels, for classification heads.")
 @click.option("--num-labels", type=click.IntRange(min=1), help="Number of labels. Default: 2.")
+@click.option("--label-map", type=EXISTING_FILE, help="A tagger's <task>_label_mapping.pkl, in place of --labels.")
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="For heads that are initialised."
 )

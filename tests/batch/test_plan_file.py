@@ -43,6 +43,7 @@ VALUES: dict[str, tuple[list[Any], list[Any]]] = {
     "task": (["mnli", "reviews=token_classification", None], [1, ["mnli"]]),
     "labels": ([["B", "I"], []], ["B", [1]]),
     "num_labels": ([3, None], [0, -1, "3", True]),
+    "label_map": (["chunk_label_mapping.pkl", None], [7]),
     "seed": ([12, 0], [-1, "0", 1.5]),
     "layout": (["shared"], ["one", None]),
     "split_formats": ([True], ["yes", 1]),
