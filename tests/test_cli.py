@@ -152,7 +152,7 @@ class TestSummary:
         assert '  ElectraForPreTraining.from_pretrained("out/pretraining")' in lines
         assert '  TFElectraForPreTraining.from_pretrained("out/pretraining", use_safetensors=False)' in lines
         assert '  FlaxElectraForPreTraining.from_pretrained("out/pretraining")' in lines
-        assert [line.split()[0] for line in result.stderr.splitlines()] == ["checking", "writing"]
+        assert [line.split()[0] for line in result.stderr.splitlines()] == ["writing"]
 
     def test_split_formats_load_with_no_argument(self, fixtures: Path) -> None:
         """In a directory of its own TensorFlow needs no argument."""
