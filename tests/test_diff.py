@@ -116,6 +116,14 @@ class TestEqual:
         assert not json.loads((base / "config.json").read_text()).get("prefix")
         assert diff_checkpoints(base, changed(base, tmp_path / "prefixed", add)).equal
 
+    def test_positions_of_old_versions(self, model: Path, tmp_path: Path) -> None:
+        """The buffer of positions that transformers saved before 4.31 is no weight."""
+
+        def add(arrays: dict[str, Array]) -> None:
+            arrays["electra.embeddings.position_ids"] = np.arange(64)[None]
+
+        assert diff_checkpoints(model, changed(model, tmp_path / "old", add)).equal
+
 
 class TestTensors:
     def test_one_value(self, model: Path, tmp_path: Path) -> None:
