@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import h5py
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
@@ -18,7 +19,7 @@ from electra_convert import ConvertOptions, DiffOptions, convert_checkpoint, dif
 from electra_convert.cli import main
 from electra_convert.diff.tensors import compare_tensors
 from electra_convert.errors import CheckpointNotFoundError, ConfigError, OptionError
-from electra_convert.formats import TARGETS, pytorch
+from electra_convert.formats import TARGETS, pytorch, tensorflow
 from electra_convert.formats import extents as extents_module
 from electra_convert.mapping import load_mappings
 from electra_convert.model_directory import open_model_directory
@@ -123,6 +124,16 @@ class TestEqual:
             arrays["electra.embeddings.position_ids"] = np.arange(64)[None]
 
         assert diff_checkpoints(model, changed(model, tmp_path / "old", add)).equal
+
+    def test_layers_without_weights(self, model: Path, tmp_path: Path) -> None:
+        """Keras lists layers without weights; their empty lists are written as lists of numbers."""
+        other = changed(model, tmp_path / "b")
+        (other / pytorch.SINGLE).unlink()
+        shutil.copy(model / tensorflow.SINGLE, other)
+        with h5py.File(other / tensorflow.SINGLE, "r+") as file:
+            file.create_group("dropout_72").attrs["weight_names"] = []
+            file.attrs["layer_names"] = [*file.attrs["layer_names"], "dropout_72"]
+        assert diff_checkpoints(model, other).equal
 
 
 class TestTensors:
