@@ -6,6 +6,7 @@ format and looked up; what nothing is bound to is kept under its own name, and w
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -53,9 +54,9 @@ class ModelDirectory:
 
 def is_model_directory(path: Path) -> bool:
     """Say whether a directory holds a framework's model, and not a checkpoint of Google's code."""
-    if any((path / name).is_file() for target in TARGETS for name in _files(target)):
+    if any(_is_file(path / name) for target in TARGETS for name in _files(target)):
         return True
-    return (path / CONFIG_FILE).is_file() and not any(path.glob("*.index"))
+    return _is_file(path / CONFIG_FILE) and not any(path.glob("*.index"))
 
 
 def open_model_directory(path: Path, mappings: Mappings, target: TargetFormat | None = None) -> ModelDirectory:
@@ -113,6 +114,10 @@ def named_head(path: Path, inventory: Inventory) -> str:
             hint=f"write one of {', '.join(heads)} there",
         )
     return known[0]
+
+
+def _is_file(path: Path) -> bool:
+    return os.path.isfile(path)  # noqa: PTH113  # false, where Path.is_file() raises
 
 
 def _files(target: TargetFormat) -> tuple[str, str]:

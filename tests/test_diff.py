@@ -324,7 +324,7 @@ class TestRefusals:
 
     def test_nothing_there(self, model: Path, tmp_path: Path) -> None:
         """What cannot be compared is told, and is exit code 2, for 1 means that they differ."""
-        for path in (tmp_path / "nowhere", tmp_path):
+        for path in (tmp_path / "nowhere", tmp_path / ("long" * 100), tmp_path):
             result = run(model, path)
             assert result.exit_code == 2
             assert str(path) in result.stderr
