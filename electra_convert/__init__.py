@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from electra_convert.config import ElectraConfig as ElectraConfig
     from electra_convert.convert import ConversionReport as ConversionReport
     from electra_convert.convert import convert_checkpoint as convert_checkpoint
+    from electra_convert.diff.options import DiffOptions as DiffOptions
+    from electra_convert.diff.report import Difference as Difference
+    from electra_convert.diff.run import diff_checkpoints as diff_checkpoints
     from electra_convert.errors import CheckpointNotFoundError as CheckpointNotFoundError
     from electra_convert.errors import ConfigError as ConfigError
     from electra_convert.errors import CorruptCheckpointError as CorruptCheckpointError
@@ -62,6 +65,9 @@ _MODULES = {
     "batch.run": ("BatchOptions", "run_batch"),
     "config": ("ElectraConfig",),
     "convert": ("ConversionReport", "convert_checkpoint"),
+    "diff.options": ("DiffOptions",),
+    "diff.report": ("Difference",),
+    "diff.run": ("diff_checkpoints",),
     "errors": (
         "CheckpointNotFoundError",
         "ConfigError",

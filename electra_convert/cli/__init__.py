@@ -12,6 +12,7 @@ import click
 from electra_convert._version import __version__
 from electra_convert.cli.batch import batch
 from electra_convert.cli.convert import convert
+from electra_convert.cli.diff import diff
 from electra_convert.cli.errors import printed
 from electra_convert.cli.inspect import inspect
 from electra_convert.cli.mappings import mappings
@@ -60,7 +61,7 @@ def main() -> None:
     """  # noqa: D301  # click takes the control character as "keep these lines"
 
 
-for command in (convert, verify, upload, batch, inspect, mappings):
+for command in (convert, verify, upload, batch, inspect, diff, mappings):
     main.add_command(command)
 
 

@@ -17,8 +17,8 @@ from electra_convert.signals import heed_signals, tell_of_interrupt
 
 
 @contextmanager
-def told(*, debug: bool) -> Iterator[None]:
-    """Print an expected error as one message and leave: 2 for wrong usage, 1 for everything else."""
+def told(*, debug: bool, code: int = 1) -> Iterator[None]:
+    """Print an expected error as one message and leave: 2 for wrong usage, `code` for everything else."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # paths may hold what the terminal cannot show
@@ -29,7 +29,7 @@ def told(*, debug: bool) -> Iterator[None]:
         if debug:
             raise
         _tell(str(error))
-        sys.exit(2 if isinstance(error, OptionError) else 1)
+        sys.exit(2 if isinstance(error, OptionError) else code)
     except KeyboardInterrupt:
         tell_of_interrupt()
 

@@ -137,6 +137,8 @@ def _names(item: Any, attribute: str) -> list[str]:
     if attribute not in item.attrs:
         raise ValueError(f"{item.name} has no attribute {attribute}")
     stored = item.attrs.get_id(attribute)
+    if stored.shape == (0,):  # NumPy takes the empty list of a layer without weights for one of numbers
+        return []
     length = stored.shape[0] if stored.shape else 0
     text = h5py.check_string_dtype(stored.dtype)
     if text is None or len(stored.shape) != 1 or length > MOST_LISTED or (text.length or 0) > LONGEST_NAME:

@@ -31,6 +31,8 @@ INDEX = "model.safetensors.index.json"
 DTYPE_CODES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 DTYPES = tuple(DTYPE_CODES)
 READ_CODES = {code: dtype for dtype, code in DTYPE_CODES.items()} | {"F64": "float64"}
+POSITIONS = (".position_ids", "I64")
+"""End of the name, and dtype, of a buffer that transformers before 4.31 saved: 0, 1, 2, ... It is no weight."""
 ALIGNMENT = 8
 SIZE = struct.Struct("<Q")
 """The length of the header, which begins a file."""
@@ -77,6 +79,8 @@ class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def read(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a safetensors file; a tensor is read when it is loaded.
 
+    The numbers of positions that old versions of transformers saved beside the weights are left out.
+
     Not with the safetensors library, which maps the file: if that becomes shorter meanwhile, the process is killed.
 
     Raises:
@@ -89,19 +93,29 @@ def read(path: Path) -> dict[str, Tensor]:
     except ValueError as error:
         raise damaged(path, str(error)) from error
     file.require_unchanged()
-    others = [f"{name!r} is {entry.dtype!r}" for name, entry in entries.items() if entry.dtype not in READ_CODES]
+    others = [
+        f"{name!r} is {entry.dtype!r}"
+        for name, entry in entries.items()
+        if entry.dtype not in READ_CODES and not _is_positions(name, entry)
+    ]
     if others:
         raise CorruptCheckpointError(
             f"{path} holds tensors of other kinds than {', '.join(READ_CODES)}", problems=others, hint="convert again"
         )
     rows = {
-        name: Row(name, READ_CODES[entry.dtype], entry.shape, begin + entry.data_offsets[0])
+        name: Row(name, READ_CODES.get(entry.dtype, "int64"), entry.shape, begin + entry.data_offsets[0])
         for name, entry in entries.items()
     }
-    tensors = stored_tensors(file, list(rows.values()))
+    weights = [row for name, row in rows.items() if not _is_positions(name, entries[name])]
+    tensors = stored_tensors(file, weights)
     if problems := [*_gaps(entries, rows, begin, file.size)]:
         raise damaged(path, "its header does not fit its values", problems)
-    return dict(zip(rows, tensors, strict=True))
+    return {tensor.name: tensor for tensor in tensors}
+
+
+def _is_positions(name: str, entry: _Entry) -> bool:
+    suffix, dtype = POSITIONS
+    return name.endswith(suffix) and entry.dtype == dtype
 
 
 def _header(file: StoredFile) -> tuple[dict[str, _Entry], int]:

@@ -13,6 +13,7 @@ from electra_convert.errors import CheckpointNotFoundError, ConfigError, Corrupt
 from electra_convert.formats import TARGETS, TargetFormat, module_of, weight_files
 from electra_convert.inventory import Inventory, Part
 from electra_convert.mapping import Layout
+from electra_convert.model_directory import named_head
 from electra_convert.models.files import CONFIG_FILE, read_json
 from electra_convert.options import Dtype
 from electra_convert.plan import RECORD_FILE, TensorFate
@@ -147,7 +148,9 @@ def _read(path: Path, inventory: Inventory) -> Directory:
             f"there are no weights in {path}: none of {', '.join(module_of(target).SINGLE for target in TARGETS)}",
             hint="name a directory with config.json and weights",
         )
-    return Directory(path=path, head=record.head if record else _head(path, inventory), formats=formats, record=record)
+    return Directory(
+        path=path, head=record.head if record else named_head(path, inventory), formats=formats, record=record
+    )
 
 
 def _record(path: Path, inventory: Inventory) -> Record | None:
@@ -163,21 +166,6 @@ def _record(path: Path, inventory: Inventory) -> Record | None:
     if record.head not in inventory.heads:
         raise ConfigError(f"{file} names the head {record.head!r}, which there is not", hint="convert again")
     return record
-
-
-def _head(path: Path, inventory: Inventory) -> str:
-    """Return the head whose class `config.json` names, whatever framework's."""
-    said = read_json(path / CONFIG_FILE).get("architectures")
-    said = said if isinstance(said, list) else []
-    heads = {entry.architecture: head for head, entry in inventory.heads.items()}
-    names = [str(name).removeprefix("TF").removeprefix("Flax") for name in said]
-    known = [heads[name] for name in names if name in heads]
-    if len(known) != 1:
-        raise ConfigError(
-            f"{path / CONFIG_FILE} names no ELECTRA class: its architectures are {said}",
-            hint=f"write one of {', '.join(heads)} there",
-        )
-    return known[0]
 
 
 def mask_id(directory: Directory) -> int | None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from electra_convert import DiffOptions, diff_checkpoints
 from tests.finetuned import each_task, inputs_of, largest_difference
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
@@ -123,3 +124,14 @@ def test_the_file_is_what_flax_writes(converted: Callable[..., Path], monkeypatc
 def test_split_formats_load_with_no_argument(converted: Callable[..., Path], head: str) -> None:
     """A directory of its own is complete."""
     load(converted("electra_tiny", "generator", split_formats=True) / head / "flax", HEADS[head])
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_diff_knows_what_transformers_saves(converted: Callable[..., Path], tmp_path: Path, head: str) -> None:
+    """A directory that transformers wrote has the config and the tensors of the one it read."""
+    directory = converted("electra_tiny", "discriminator", targets=("flax",)) / head
+    load(directory, HEADS[head]).save_pretrained(tmp_path)
+    report = diff_checkpoints(directory, tmp_path, DiffOptions(formats=("flax",)))
+    assert not report.config
+    assert not report.different
+    assert report.tensors >= 55

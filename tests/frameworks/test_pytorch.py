@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from electra_convert import DiffOptions, diff_checkpoints
 from tests.finetuned import each_task, inputs_of, largest_difference
 
 os.environ.setdefault("USE_TF", "0")
@@ -146,3 +147,14 @@ def test_narrow_dtypes_load(converted: Callable[..., Path], dtype: str) -> None:
 def test_split_formats_load_with_no_argument(converted: Callable[..., Path], head: str) -> None:
     """A directory of its own is complete."""
     load(converted("electra_tiny", "generator", split_formats=True) / head / "pytorch", HEADS[head])
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_diff_knows_what_transformers_saves(converted: Callable[..., Path], tmp_path: Path, head: str) -> None:
+    """A directory that transformers wrote has the config and the tensors of the one it read."""
+    directory = converted("electra_tiny", "discriminator", targets=("pytorch",)) / head
+    load(directory, HEADS[head]).save_pretrained(tmp_path)
+    report = diff_checkpoints(directory, tmp_path, DiffOptions(formats=("pytorch",)))
+    assert not report.config
+    assert not report.different
+    assert report.tensors >= 55

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from electra_convert import DiffOptions, diff_checkpoints
 from tests.finetuned import each_task, inputs_of, largest_difference
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -89,3 +90,14 @@ def test_combined_directory_needs_an_argument(converted: Callable[..., Path]) ->
     """transformers 4.55 to 4.57 fail where a PyTorch file lies beside; the README says so until this fails."""
     with pytest.raises(TypeError):
         transformers.TFElectraForPreTraining.from_pretrained(converted("electra_tiny", "discriminator") / "pretraining")
+
+
+@pytest.mark.parametrize("head", [head for head in HEADS if head != "causal_lm"])  # there is no such class
+def test_diff_knows_what_transformers_saves(converted: Callable[..., Path], tmp_path: Path, head: str) -> None:
+    """A directory that transformers wrote has the config and the tensors of the one it read."""
+    directory = converted("electra_tiny", "discriminator", targets=("tensorflow",)) / head
+    load(directory, HEADS[head]).save_pretrained(tmp_path)
+    report = diff_checkpoints(directory, tmp_path, DiffOptions(formats=("tensorflow",)))
+    assert not report.config
+    assert not report.different
+    assert report.tensors >= 55

@@ -1,0 +1,1 @@
+"""In what two checkpoints differ, each in any format: config, tensors, tokenizer."""
