@@ -81,7 +81,8 @@ class Checkpoint:
         topology_key: Name of the topology in `google_tf1.yaml`.
         topology: What kind of checkpoint this is.
         name: What messages call it.
-        task: The fine-tuned task whose head is converted.
+        tasks: What it was fine-tuned on.
+        task: The task of these whose head is converted.
     """
 
     mappings: Mappings
@@ -90,6 +91,7 @@ class Checkpoint:
     topology_key: str
     topology: Topology
     name: object = "the checkpoint"
+    tasks: tuple[Task, ...] = ()
     task: Task | None = None
 
     @cached_property
@@ -97,11 +99,6 @@ class Checkpoint:
         """The mapping of Google's names, with those of the task's head."""
         mapping = self.mappings.formats[SOURCE_FORMAT]
         return mapping.with_modules(self.task.modules) if self.task else mapping
-
-    @cached_property
-    def tasks(self) -> list[Task]:
-        """What it was fine-tuned on."""
-        return find_tasks(self.mappings, self.mapping, self.tensors)
 
     @cached_property
     def native_heads(self) -> dict[Part, str | None]:
@@ -123,8 +120,8 @@ class Checkpoint:
         Raises:
             OptionError: It is not there or cannot be converted, or it is not clear which one is meant, or what it is.
         """
-        tasks = find_tasks(self.mappings, self.mapping, self.tensors, wanted or "")
-        return replace(self, task=choose_task(tasks, wanted, heads))
+        tasks = tuple(find_tasks(self.mappings, self.mapping, self.tensors, wanted)) if wanted else self.tasks
+        return replace(self, tasks=tasks, task=choose_task(tasks, wanted, heads))
 
     @cached_property
     def unknown(self) -> list[str]:
@@ -278,7 +275,8 @@ def recognise(
             hint="what google-research/electra writes holds electra/ and one of discriminator_predictions/, "
             "generator_predictions/ and task_specific/",
         )
-    return Checkpoint(mappings, tensors, unreadable, *found, name)
+    tasks = find_tasks(mappings, mappings.formats[SOURCE_FORMAT], tensors)
+    return Checkpoint(mappings, tensors, unreadable, *found, name, tuple(tasks))
 
 
 class FoundTensor(NamedTuple):
