@@ -42,12 +42,12 @@ def outputs_of(name: str, task: str) -> dict[str, Any]:
     return {"logits": recorded[f"{task}/predictions"][:, None]}
 
 
-def largest_difference(name: str, task: str, computed: Mapping[str, Any] | Callable[[str], Any]) -> float:
+def largest_difference(name: str, task: str, computed: Mapping[str, Any]) -> float:
     """Return how far outputs are from the recorded ones, at attended positions without Google's answer mask."""
     attended = inputs_of(name)["attention_mask"].astype(bool)
     differences = []
     for key, expected in outputs_of(name, task).items():
-        found = np.asarray(computed(key) if callable(computed) else computed[key])
+        found = np.asarray(computed[key])
         assert found.shape == expected.shape
         kept = expected > MASKED
         if expected.shape[:2] == attended.shape:
@@ -55,3 +55,27 @@ def largest_difference(name: str, task: str, computed: Mapping[str, Any] | Calla
         assert kept.any()
         differences.append(np.abs(found - expected)[kept].max())
     return float(max(differences))
+
+
+def task_difference(
+    directory: Path, name: str, task: str, head: str, compute: Callable[[Path, dict[str, Any]], Any]
+) -> float:
+    """Return how far what a model computes is from what was recorded.
+
+    Args:
+        directory: Where the fixture was converted to.
+        name: The fixture.
+        task: The task.
+        head: The head it becomes.
+        compute: Returns the outputs of the model in a directory for some inputs, as attributes.
+    """
+    outputs = compute(directory / head, inputs_of(name))
+    return largest_difference(name, task, {key: getattr(outputs, key) for key in outputs_of(name, task)})
+
+
+def compute_pytorch(model: Any, inputs: Mapping[str, Any]) -> Any:
+    """Return the outputs of a PyTorch model."""
+    import torch
+
+    with torch.no_grad():
+        return model(**{key: torch.from_numpy(values).long() for key, values in inputs.items()})

@@ -14,8 +14,7 @@ import pytest
 
 from electra_convert.config import ElectraConfig
 from electra_convert.errors import OptionError, TensorMismatchError
-from tests.finetuned import each_task, largest_difference
-from tests.finetuned import inputs_of as recorded_inputs
+from tests.finetuned import each_task, task_difference
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 jax = pytest.importorskip("jax")
@@ -217,9 +216,12 @@ def test_a_task_head_computes_what_google_computes(
     converted: Callable[..., Path], name: str, task: str, head: str
 ) -> None:
     """Google's recorded outputs come out within 1e-5, at every attended position without its answer mask."""
-    directory = converted(name, "discriminator", heads=("native",), task=task) / head
-    outputs = models.MODELS[head].from_pretrained(directory)(**recorded_inputs(name))
-    assert largest_difference(name, task, lambda key: getattr(outputs, key)) < 1e-5
+
+    def compute(directory: Path, inputs: dict[str, Any]) -> Any:
+        return models.MODELS[head].from_pretrained(directory)(**inputs)
+
+    directory = converted(name, "discriminator", heads=("native",), task=task)
+    assert task_difference(directory, name, task, head, compute) < 1e-5
 
 
 @pytest.mark.parametrize("head", HEADS)

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from electra_convert import DiffOptions, diff_checkpoints
-from tests.finetuned import each_task, inputs_of, largest_difference
+from tests.finetuned import compute_pytorch, each_task, task_difference
+from tests.resaved import assert_same_weights
 
 os.environ.setdefault("USE_TF", "0")
 os.environ.setdefault("USE_FLAX", "0")
@@ -76,11 +76,12 @@ def test_a_task_head_computes_what_google_computes(
     converted: Callable[..., Path], name: str, task: str, head: str
 ) -> None:
     """Google's recorded outputs come out within 1e-5, at every attended position without its answer mask."""
-    directory = converted(name, "discriminator", heads=("native",), task=task) / head
-    inputs = {key: torch.from_numpy(values).long() for key, values in inputs_of(name).items()}
-    with torch.no_grad():
-        outputs = load(directory, HEADS[head])(**inputs)
-    assert largest_difference(name, task, outputs) < 1e-5
+
+    def compute(directory: Path, inputs: dict[str, Any]) -> Any:
+        return compute_pytorch(load(directory, HEADS[head]), inputs)
+
+    directory = converted(name, "discriminator", heads=("native",), task=task)
+    assert task_difference(directory, name, task, head, compute) < 1e-5
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -154,7 +155,4 @@ def test_diff_knows_what_transformers_saves(converted: Callable[..., Path], tmp_
     """A directory that transformers wrote has the config and the tensors of the one it read."""
     directory = converted("electra_tiny", "discriminator", targets=("pytorch",)) / head
     load(directory, HEADS[head]).save_pretrained(tmp_path)
-    report = diff_checkpoints(directory, tmp_path, DiffOptions(formats=("pytorch",)))
-    assert not report.config
-    assert not report.different
-    assert report.tensors >= 55
+    assert_same_weights(directory, tmp_path, "pytorch")

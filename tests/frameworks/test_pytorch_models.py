@@ -12,8 +12,7 @@ import pytest
 
 from electra_convert.config import ElectraConfig
 from electra_convert.errors import OptionError, OutputError, TensorMismatchError
-from tests.finetuned import each_task, inputs_of
-from tests.finetuned import largest_difference as recorded_difference
+from tests.finetuned import compute_pytorch, each_task, task_difference
 
 os.environ.setdefault("USE_TF", "0")
 os.environ.setdefault("USE_FLAX", "0")
@@ -93,11 +92,12 @@ def test_a_task_head_computes_what_google_computes(
     converted: Callable[..., Path], name: str, task: str, head: str
 ) -> None:
     """Google's recorded outputs come out within 1e-5, at every attended position without its answer mask."""
-    directory = converted(name, "discriminator", heads=("native",), task=task) / head
-    inputs = {key: torch.from_numpy(values).long() for key, values in inputs_of(name).items()}
-    with torch.no_grad():
-        outputs = models.MODELS[head].from_pretrained(directory).eval()(**inputs)
-    assert recorded_difference(name, task, lambda key: getattr(outputs, key)) < 1e-5
+
+    def compute(directory: Path, inputs: dict[str, Any]) -> Any:
+        return compute_pytorch(models.MODELS[head].from_pretrained(directory).eval(), inputs)
+
+    directory = converted(name, "discriminator", heads=("native",), task=task)
+    assert task_difference(directory, name, task, head, compute) < 1e-5
 
 
 @each_head
