@@ -22,6 +22,8 @@ from electra_convert.models.files import CONFIG_FILE, read_config, read_json
 from electra_convert.tensor import Tensor
 from electra_convert.transforms import TRANSFORMS
 
+WEIGHT_SUFFIXES = (".safetensors", ".h5", ".msgpack")
+
 
 @dataclass(frozen=True, slots=True)
 class ModelDirectory:
@@ -57,6 +59,15 @@ def is_model_directory(path: Path) -> bool:
     if any(_is_file(path / name) for target in TARGETS for name in _files(target)):
         return True
     return _is_file(path / CONFIG_FILE) and not any(path.glob("*.index"))
+
+
+def nearby_model_directories(path: Path) -> list[Path]:
+    """Return the directories of models that may have been meant: the one around a file, those in a folder."""
+    if _is_file(path):
+        return [path.parent] if is_model_directory(path.parent) and path.suffix in WEIGHT_SUFFIXES else []
+    if not os.path.isdir(path) or any(path.glob("*.index")):  # noqa: PTH112  # false, where Path.is_dir() raises
+        return []
+    return sorted({file.parent for depth in ("*", "*/*") for file in path.glob(f"{depth}/{CONFIG_FILE}")})
 
 
 def open_model_directory(path: Path, mappings: Mappings, target: TargetFormat | None = None) -> ModelDirectory:

@@ -334,6 +334,16 @@ class TestRefusals:
         with pytest.raises(CheckpointNotFoundError, match="there are no weights in"):
             diff_checkpoints(model, other)
 
+    def test_what_is_near_is_named(self, model: Path, tmp_path: Path) -> None:
+        """A file of weights, and a folder of several heads or parts, lead to the directories that can be compared."""
+        folder = tmp_path / "out"
+        folder.mkdir()
+        heads = [changed(model, folder / name) for name in ("base", "pretraining")]
+        for path, near in ((model / pytorch.SINGLE, [model]), (folder, heads), (tmp_path, heads)):
+            result = run(path, model)
+            assert result.exit_code == 2
+            assert f"name the directory of a model: {' or '.join(map(str, near))}" in result.stderr
+
     def test_a_broken_directory(self, model: Path, tmp_path: Path) -> None:
         """A config that names no class, or no model, and weights that end too soon, are one message each."""
         other = rewritten(changed(model, tmp_path / "a"), architectures=["BertModel"])

@@ -16,10 +16,11 @@ from electra_convert.config_file import read_config_file
 from electra_convert.convert import choose_parts
 from electra_convert.diff.options import SideOptions
 from electra_convert.diff.report import ComparedSide
+from electra_convert.errors import OptionError
 from electra_convert.formats import TargetFormat
 from electra_convert.formats.google_tf1 import open_checkpoint
 from electra_convert.mapping import Mappings
-from electra_convert.model_directory import is_model_directory, open_model_directory
+from electra_convert.model_directory import is_model_directory, nearby_model_directories, open_model_directory
 from electra_convert.part import SOURCE_FORMAT, recognise
 from electra_convert.progress import Progress, no_progress
 from electra_convert.remote.place import is_url
@@ -31,6 +32,9 @@ NOT_OF_THE_MODEL = frozenset(
     {"_name_or_path", "transformers_version", "torch_dtype", "dtype", "architectures", "id2label", "label2id"}
 )
 """Fields of config.json that say how it was written, or that are compared under another name."""
+
+MOST_NAMED = 3
+"""Directories that a message names where another was meant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,11 @@ def open_side(
     if not is_url(source) and is_model_directory(Path(source)):
         yield _model(Path(source), mappings, options.format)
         return
+    if not is_url(source) and (nearby := nearby_model_directories(Path(source))):
+        raise OptionError(
+            f"{source} is no directory of one model, nor a checkpoint of Google's code",
+            hint=f"name the directory of a model: {' or '.join(map(str, nearby[:MOST_NAMED]))}",
+        )
     with _google(source, mappings, options, progress) as side:
         yield side
 
