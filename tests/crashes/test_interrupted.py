@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 from random import Random
+from unittest.mock import patch
 
 import pytest
 
@@ -16,8 +18,10 @@ from electra_convert import ConvertOptions
 from tests.crashes.runs import SOURCE, begin, heads_in, left_in, plan_once, undisturbed
 
 SHARED = ("--layout", "shared")
-PROGRESS = ("unpacking ", "checking ", "writing ")
+PROGRESS = ("unpacking ", "writing ")
 """What lines begin with that say how it goes."""
+SYNC = 0.2
+"""Seconds that a slow disk takes for each file."""
 TIMES = 12
 """Signals of each kind that must end a run."""
 
@@ -64,11 +68,23 @@ def test_told_to_end_at_any_moment(
     assert unpacked
 
 
+def on_a_terminal_and_a_slow_disk() -> None:
+    """Let this process heed SIGHUP, and take so long to write that one comes before it has written all."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    sync = os.fsync
+
+    def slow(descriptor: int) -> None:
+        time.sleep(SYNC)
+        sync(descriptor)
+
+    patch.object(os, "fsync", slow).start()
+
+
 def test_a_terminal_that_goes_away(memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Heads are absent or whole after SIGHUP, nothing else is left, and the next run makes the rest."""
     out = memory / "out"
     plan_once(monkeypatch, out, ConvertOptions(layout="shared"))
-    run = begin(memory, SOURCE, out, *SHARED, before=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL))
+    run = begin(memory, SOURCE, out, *SHARED, before=on_a_terminal_and_a_slow_disk)
     run.wait_for(lambda: any(out.glob(".*/*/model*")))
     run.send(signal.SIGHUP)
     assert run.end().code == 128 + signal.SIGHUP

@@ -27,7 +27,7 @@ MOST_MEMORY = 200 * 2**20
 MOST_CHARACTERS = 100_000
 """Of a message, which may list every tensor at fault."""
 PROGRESS = re.compile(r"([\w ]+ [\d.]+ \w+\n)*")
-"""What may be told before: `checking 562 kB`."""
+"""What may be told before: `writing 562 kB`."""
 
 
 @dataclass(frozen=True, slots=True)
