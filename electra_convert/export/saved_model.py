@@ -1,6 +1,7 @@
-"""SavedModel: the Keras model's graph with the signature `serving_default`, for any batch and length.
+"""SavedModel: the graph of the Keras model, with the signature `serving_default`, for any batch and length.
 
-Its variables are the same bytes each time; TensorFlow draws the identity in `fingerprint.pb` anew.
+Its parameters are in it once, as `<layer>/<parameter>` of `model.keras`. The same model is the same
+bytes, but for `fingerprint.pb`, which TensorFlow draws anew.
 """
 
 from __future__ import annotations
@@ -8,7 +9,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from electra_convert.export.keras import build_model
@@ -31,7 +31,16 @@ def write(model: ModelDirectory, mappings: Mappings, place: Path) -> None:  # no
         return built(inputs, training=False)
 
     signature = [tf.TensorSpec(each.shape, tf.int32, name) for name, each in built.input.items()]
-    archive = keras.export.ExportArchive()
-    archive.track(built)
-    archive.add_endpoint("serving_default", serve, input_signature=signature)
-    archive.write_out(str(place), verbose=False)
+    function = tf.function(serve, input_signature=signature, autograph=False)
+    tf.saved_model.save(_parameters(built), str(place), signatures={"serving_default": function})
+
+
+def _parameters(built: Any) -> Any:
+    """Return the parameters of a Keras model as a tree: Keras' own export of it writes each of them twice."""
+    root = tf.Module()
+    for variable in built.trainable_variables:
+        layer, _, parameter = variable.path.partition("/")
+        if not hasattr(root, layer):
+            setattr(root, layer, tf.Module())
+        setattr(getattr(root, layer), parameter, variable.value)
+    return root
