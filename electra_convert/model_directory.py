@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from electra_convert.config import ElectraConfig
-from electra_convert.errors import CheckpointNotFoundError, ConfigError, MappingError
+from electra_convert.errors import CheckpointNotFoundError, ConfigError, MappingError, TensorMismatchError
 from electra_convert.formats import TARGETS, TargetFormat, module_of, read_weights, weight_files
 from electra_convert.inventory import Inventory, TensorSpec
 from electra_convert.mapping import Binding, FormatMapping, Mappings
@@ -40,6 +40,9 @@ class ModelDirectory:
         missing: What the config calls for and is not there.
         misshapen: Names of the tensors that have another shape than the config calls for.
         unknown: The tensors that are in no mapping, by the names of the format.
+        bindings: What the tensors that are there and fit are made of.
+        tied: The tensors that are another one, and are there all the same: canonical name, and that of the other.
+        stored: All tensors, by the names of the format.
     """
 
     path: Path
@@ -52,13 +55,40 @@ class ModelDirectory:
     missing: tuple[TensorSpec, ...]
     misshapen: tuple[str, ...]
     unknown: Mapping[str, Tensor]
+    bindings: tuple[Binding, ...]
+    tied: Mapping[str, tuple[str, str]]
+    stored: Mapping[str, Tensor]
+
+    def require_whole(self) -> None:
+        """Check that the tensors are those the config calls for.
+
+        Raises:
+            TensorMismatchError: Some are missing, unknown, or of the wrong shape; it lists all.
+        """
+        problems = [f"{spec.name} {list(spec.shape)} is missing" for spec in self.missing]
+        problems += (
+            f"{name} has shape {list(self.tensors[name].shape)}, which {CONFIG_FILE} does not call for"
+            for name in self.misshapen
+        )
+        problems += (f"{name} {list(tensor.shape)} is in no mapping" for name, tensor in self.unknown.items())
+        if problems:
+            tensors = "1 tensor does" if len(problems) == 1 else f"{len(problems)} tensors do"
+            raise TensorMismatchError(
+                f"{tensors} not fit the model that {self.path / CONFIG_FILE} describes",
+                problems=problems,
+                hint="give a directory whose weights and config.json are of one model",
+            )
 
 
 def is_model_directory(path: Path) -> bool:
     """Say whether a directory holds a framework's model, and not a checkpoint of Google's code."""
-    if any(_is_file(path / name) for target in TARGETS for name in _files(target)):
-        return True
-    return _is_file(path / CONFIG_FILE) and not any(path.glob("*.index"))
+    names = [CONFIG_FILE, *(name for target in TARGETS for name in _files(target))]
+    return any(_is_file(path / name) for name in names) and not any(path.glob("*.index"))
+
+
+def named_format(file: Path) -> TargetFormat | None:
+    """Return the format of a file of weights, which its name tells; `None`, if it is none."""
+    return next((target for target in TARGETS if file.name in _files(target) and _is_file(file)), None)
 
 
 def nearby_model_directories(path: Path) -> list[Path]:
@@ -87,9 +117,11 @@ def open_model_directory(path: Path, mappings: Mappings, target: TargetFormat | 
     there = tuple(target for target in TARGETS if weight_files(path, target))
     target = target or _first(path, there)
     head, config = named_head(path, mappings.inventory), read_config(path)
-    found = read_weights(path, target)
+    stored = read_weights(path, target)
+    found = dict(stored)
     specs = [*mappings.inventory.backbone_tensors(config), *mappings.inventory.head_tensors(head, config)]
-    tied = _tied(mappings.inventory, head, specs)
+    tied = [*_tied(mappings.inventory, head, specs)]
+    others = mappings.inventory.tied_tensors(head)
     bindings = _bindings(_mapping(mappings, target), [*specs, *tied], found)
     present = [(binding, found.pop(binding.name)) for binding in bindings if binding.name in found]
     tensors = [part for binding, tensor in present for part in _canonical(binding, tensor)]
@@ -105,6 +137,15 @@ def open_model_directory(path: Path, mappings: Mappings, target: TargetFormat | 
         missing=tuple(spec for spec in specs if spec.name not in names),
         misshapen=tuple(binding.specs[0].name for binding, tensor in present if tensor.shape != binding.shape),
         unknown=found,
+        bindings=tuple(
+            binding
+            for binding, tensor in present
+            if tensor.shape == binding.shape and binding.specs[0].name not in others
+        ),
+        tied={
+            binding.name: (name, others[name]) for binding, _ in present if (name := binding.specs[0].name) in others
+        },
+        stored=stored,
     )
 
 

@@ -99,9 +99,8 @@ def show_inspection(inspection: Inspection) -> None:
     """Print what a checkpoint holds."""
     console = stdout_console()
     console.print(Text.assemble((printable(inspection.source), "bold"), f": {inspection.topology}"))
-    console.print(
-        f"{len(inspection.tensors)} tensors, {in_bytes(inspection.nbytes)}; index sha256 {inspection.identity[:16]}"
-    )
+    identity = f"; index sha256 {inspection.identity[:16]}" if inspection.identity else ""
+    console.print(f"{len(inspection.tensors)} tensors, {in_bytes(inspection.nbytes)}{identity}")
     if inspection.note:
         console.print(Text.assemble(("note: ", "yellow"), inspection.note))
     for part in inspection.parts:

@@ -38,6 +38,7 @@ from electra_convert.errors import (
 from electra_convert.formats.google_tf1 import HEADER_KEY, MAX_INDEX_SIZE, index_path, shard_path
 from electra_convert.formats.sstable import MAGIC, read_table
 from electra_convert.formats.wire import DamageError, Message
+from electra_convert.model_directory import is_model_directory, named_format, nearby_model_directories
 from electra_convert.output import in_bytes, scratch_folder
 from electra_convert.progress import Advance, Progress, no_progress
 from electra_convert.remote.place import LOCAL, is_url, open_remote, shown
@@ -46,6 +47,7 @@ from electra_convert.whole_file import open_file, read_whole
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+    from electra_convert.formats import TargetFormat
     from electra_convert.remote.cache import Mirror
     from electra_convert.remote.place import Remote
 
@@ -67,13 +69,7 @@ NAME_LIMIT = 255
 VOCABULARY = "vocab.txt"
 DATA_FILE = re.compile(r"(?P<prefix>.+)\.data-\d{5}-of-\d{5}")
 STEP = re.compile(r".+-(?P<step>[0-9]{1,18})")
-OTHER_MODELS = (
-    "model.safetensors",
-    "pytorch_model.bin",
-    "tf_model.h5",
-    "flax_model.msgpack",
-    "saved_model.pb",
-)
+OTHER_MODELS = ("pytorch_model.bin", "saved_model.pb")
 
 MOST_SHOWN = 10
 
@@ -124,14 +120,18 @@ class Location:
     """Where a checkpoint is.
 
     Args:
-        prefix: What the paths of its files begin with: `electra_small/model.ckpt-30`.
+        prefix: What the paths of its files begin with: `electra_small/model.ckpt-30`; the directory of a model.
         name: What to call it: the name of its directory, or of the archive.
         vocabulary: The `vocab.txt` that belongs to it, if there is one.
+        is_model: It is a model of a framework, and not a checkpoint of Google's code.
+        target: The format of the model that is meant, where one of its files is named.
     """
 
     prefix: Path
     name: str
     vocabulary: Path | None
+    is_model: bool = False
+    target: TargetFormat | None = None
 
 
 @contextmanager
@@ -142,7 +142,8 @@ def locate(
 
     Args:
         source: A directory, prefix, `.index`, `.data-*` or `checkpoint` file, an archive, or the URL of one of these:
-            `hf://org/name` on the Hub, and `google://electra-small` for what Google released, are URLs too.
+            `hf://org/name` on the Hub, and `google://electra-small` for what Google released, are URLs too. Or the
+            directory of a model, or a file of its weights.
         step: The step to use; by default the one the `checkpoint` file names.
         values: Whether the values will be read. If not, the data files of a checkpoint elsewhere are not downloaded:
             files of their sizes stand for them.
@@ -176,11 +177,31 @@ def _here(source: Path, step: int | None, progress: Progress) -> Iterator[Locati
                     prefix = _in_directory(_only_checkpoint_directory(folder, source), step)
                     vocabulary = _vocabulary(prefix, within=folder)
                 yield Location(prefix, source.name.removesuffix(suffix), vocabulary)
+    elif model := _model(source, step):
+        yield model
     else:
         with _readable(source):
             prefix = _find(source, step)
             location = Location(prefix, prefix.parent.resolve().name or "electra", _vocabulary(prefix))
         yield location
+
+
+def _model(source: Path, step: int | None) -> Location | None:
+    """Return where a model of a framework is, given its directory or a file of its weights; `None`, if it is none."""
+    with _readable(source):
+        target = named_format(source)
+        directory = source.parent if target else source
+        if not is_model_directory(directory):
+            return None
+        if step is not None:
+            raise OptionError(f"{directory} is a model, which has no steps", hint="leave --step out")
+        return Location(
+            directory,
+            directory.resolve().name or "electra",
+            _first_file([directory / VOCABULARY]),
+            is_model=True,
+            target=target,
+        )
 
 
 def archive_suffix(name: str) -> str:
@@ -338,8 +359,9 @@ def _nothing_in(directory: Path) -> SourceError:
     other = [name for name in OTHER_MODELS if (directory / name).is_file()]
     if other:
         return UnsupportedCheckpointError(
-            f"{directory} holds {', '.join(other)}: a model of a framework, not a checkpoint of Google's code",
-            hint="give the directory that google-research/electra wrote: it holds .index and .data files",
+            f"{directory} holds {', '.join(other)}, which is not read",
+            hint="give the directory that google-research/electra wrote, which holds .index and .data files, or that of "
+            "a model with config.json and weights",
         )
     version_1 = [path for path in sorted(directory.iterdir()) if _is_version_1(path)]
     if version_1:
@@ -352,6 +374,7 @@ def _nothing_in(directory: Path) -> SourceError:
             hint=INDEX_HINT,
         )
     below = sorted({str(path.parent) for path in directory.glob("*/*.index")})
+    below += map(str, nearby_model_directories(directory))
     hint = f"give a directory that holds one: {', '.join(below[:MOST_SHOWN])}" if below else EXAMPLE
     there = [f"{path.name} is there" for path in sorted(directory.iterdir())]
     return CheckpointNotFoundError(
@@ -391,6 +414,11 @@ def _vocabulary(prefix: Path, within: Path | None = None) -> Path | None:
     if within is not None:
         above = prefix.absolute().parent.parents
         places += [parent / VOCABULARY for parent in above if parent.is_relative_to(within)]
+    return _first_file(places)
+
+
+def _first_file(places: Iterable[Path]) -> Path | None:
+    """Return the first of some paths at which something is, if that can be read."""
     place = next(filter(os.path.lexists, places), None)
     if place is not None and not place.is_file():
         open_file(place).close()  # says why it cannot be read

@@ -80,8 +80,9 @@ def convert(
     """Convert SOURCE to OUT.
 
     SOURCE is a checkpoint's directory, prefix, one of its files, or a .zip or .tar.gz of it, or the URL of one
-    (https://, gs://, s3://, hf://org/name), or google://electra-small, -base or -large; by default the working
-    directory. OUT is by default ./NAME-PART.
+    (https://, gs://, s3://, hf://org/name), or google://electra-small, -base or -large; or the directory of a model
+    of PyTorch, TensorFlow or Flax, or its file of weights; by default the working directory. OUT is by default
+    ./NAME-PART, or ./NAME-converted for a model.
     """
     with told(debug=debug):
         from electra_convert import ConvertOptions, convert_checkpoint

@@ -18,10 +18,10 @@ from electra_convert.diff.options import SideOptions
 from electra_convert.diff.report import ComparedSide
 from electra_convert.errors import OptionError
 from electra_convert.formats import TargetFormat
-from electra_convert.formats.google_tf1 import open_checkpoint
 from electra_convert.mapping import Mappings
 from electra_convert.model_directory import is_model_directory, nearby_model_directories, open_model_directory
-from electra_convert.part import SOURCE_FORMAT, recognise
+from electra_convert.opening import open_located
+from electra_convert.part import SOURCE_FORMAT
 from electra_convert.progress import Progress, no_progress
 from electra_convert.remote.place import is_url
 from electra_convert.source import locate
@@ -109,20 +109,19 @@ def _google(
     source: str | os.PathLike[str], mappings: Mappings, options: SideOptions, progress: Progress
 ) -> Iterator[Side]:
     with locate(source, step=options.step, progress=progress) as location:
-        files = open_checkpoint(location.prefix)
-        checkpoint = recognise(mappings, files.tensors, files.unreadable, name=files.prefix).with_task(options.task)
+        files, checkpoint = open_located(location, mappings, options.part)
+        checkpoint = checkpoint.with_task(options.task)
         (part,) = choose_parts(options.part, checkpoint)
         config_file = read_config_file(options.config) if options.config else None
         known = checkpoint.understand([part], config_file=config_file)[part]
         architecture = mappings.inventory.heads[known.native_head or "base"].architecture
-        tensors = [each for bound in known.bindings for each in bound.unpack(files.tensors[bound.name])]
         names = sorted({binding.name for binding in known.bindings})
         yield Side(
             described=ComparedSide(source=str(source), format=SOURCE_FORMAT, model=architecture),
             config=_fields(known.config, architecture),
             assumed=frozenset(known.assumed),
             extras={},
-            tensors={tensor.name: tensor for tensor in tensors},
+            tensors=known.canonical(files.tensors),
             files={VOCABULARY_FILE: location.vocabulary} if location.vocabulary else {},
             whole=False,
             check=lambda: files.check(names),

@@ -21,6 +21,7 @@ from electra_convert.tensor import Tensor
 
 TargetFormat = Literal["pytorch", "tensorflow", "flax"]
 TARGETS: tuple[TargetFormat, ...] = get_args(TargetFormat)
+FRAMEWORK_NAMES: dict[TargetFormat, str] = {"pytorch": "PyTorch", "tensorflow": "TensorFlow", "flax": "Flax"}
 MOST_SHARDS = 200
 """Files of one model's weights; each is open while its values may be read."""
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from itertools import pairwise, product
 from types import MappingProxyType
-from typing import TYPE_CHECKING, BinaryIO, Literal
+from typing import TYPE_CHECKING, BinaryIO, ClassVar, Literal
 
 from electra_convert.errors import (
     CheckpointNotFoundError,
@@ -130,6 +130,13 @@ class GoogleCheckpoint:
     unreadable: Mapping[str, str] = field(repr=False)
     _pieces: Mapping[str, Sequence[_Piece]] = field(repr=False)
     _states: _States = field(repr=False)
+    identified_by: ClassVar[str] = "index_sha256"
+    """The key of the identity in the record of a conversion."""
+
+    @property
+    def name(self) -> str:
+        """What to call it: the name its files begin with."""
+        return self.prefix.name
 
     def check(self, names: Iterable[str]) -> None:
         """Compare the bytes of tensors with their checksums, and see that they are numbers.

@@ -209,12 +209,8 @@ class _SelfTest:
 
     def _other_projection(self, known: KnownSource) -> Weights:
         generator = known.checkpoint.understand(["generator"])["generator"]
-        return {
-            tensor.name: tensor.load()
-            for binding in generator.bindings
-            for tensor in binding.unpack(known.files.tensors[binding.name])
-            if tensor.name.startswith("embeddings.project.")
-        }
+        canonical = generator.canonical(known.files.tensors)
+        return {name: canonical[name].load() for name in canonical if name.startswith("embeddings.project.")}
 
     def _specs(self, head: str, *, own: bool) -> list[TensorSpec]:
         """Return the tensors of a head: all of them, or those it adds to the backbone."""
