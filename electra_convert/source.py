@@ -360,7 +360,7 @@ def _nothing_in(directory: Path) -> SourceError:
     if other:
         return UnsupportedCheckpointError(
             f"{directory} holds {', '.join(other)}, which is not read",
-            hint="give the directory that google-research/electra wrote, with .index and .data files, or that of a model, "
+            hint="give the directory that google-research/electra wrote, with .index and .data files, or of a model, "
             "with config.json and weights",
         )
     version_1 = [path for path in sorted(directory.iterdir()) if _is_version_1(path)]
