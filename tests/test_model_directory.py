@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import struct
 import sys
@@ -91,6 +92,14 @@ def assert_equal(directory: ModelDirectory, expected: ModelDirectory) -> None:
     for name, tensor in expected.tensors.items():
         assert directory.tensors[name].load().tobytes() == tensor.load().tobytes(), name
     assert diff_checkpoints(directory.path, expected.path).equal
+
+
+def pretended(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+    """Have a PyTorch that can do nothing."""
+    torch = ModuleType("torch")
+    torch.__version__ = version  # type: ignore[attr-defined]
+    monkeypatch.setattr(pytorch_bin, "find_spec", lambda _: True)
+    monkeypatch.setitem(sys.modules, "torch", torch)
 
 
 @pytest.fixture(scope="session")
@@ -258,10 +267,17 @@ class TestPickles:
         shutil.copy(heads / "base" / pytorch.SINGLE, path)
         assert opened(path).files == (path / pytorch.SINGLE,)
 
+    @pytest.mark.parametrize("version", ["2.5.1", "1.13.1+cu117"])
+    def test_an_old_pytorch(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+        """A version that can be made to run code is not given the file."""
+        pretended(monkeypatch, version)
+        (tmp_path / pytorch_bin.SINGLE).write_bytes(b"")
+        with pytest.raises(SourceError, match=rf"PyTorch {re.escape(version)} cannot read .* safely(.|\n)*2\.6 on"):
+            pytorch_bin.read(tmp_path / pytorch_bin.SINGLE)
+
     def test_compressed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """An archive that grows when it is read is refused before PyTorch sees it."""
-        monkeypatch.setattr(pytorch_bin, "find_spec", lambda _: True)
-        monkeypatch.setitem(sys.modules, "torch", ModuleType("torch"))
+        pretended(monkeypatch, "2.6.0+cpu")
         path = tmp_path / pytorch_bin.SINGLE
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr("archive/data.pkl", bytes(1_000_000))

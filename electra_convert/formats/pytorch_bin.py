@@ -24,37 +24,52 @@ if TYPE_CHECKING:
 
 SINGLE = "pytorch_model.bin"
 INDEX = "pytorch_model.bin.index.json"
+OLDEST = (2, 6)
+"""The version of PyTorch since which `weights_only` cannot be made to run code (CVE-2025-32434)."""
+HINT = "copy it again; if it holds more than a state dict, load it where it was made, and save model.state_dict() alone"
 LONGEST_FAULT = 300
 """Characters of what PyTorch says of a file."""
-REASON = "WeightsUnpickler error:"
-"""Where in a long message of PyTorch the reason stands."""
+UNPICKLING = "UnpicklingError"
+"""The error that PyTorch raises for what is no tensor, with much advice around the reason, which is its context."""
 
 
 def read(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a state dict; those that share values may be views of one storage.
 
     Raises:
-        SourceError: It cannot be read, or PyTorch is not installed.
+        SourceError: It cannot be read, or PyTorch is not installed, or is too old.
         CorruptCheckpointError: It is damaged, or holds something else than floating-point tensors and buffers of int64.
     """
     file = found_file(path)
     state = _load(file)
     if not isinstance(state, dict) or not state:
-        raise damaged(path, f"it holds {type(state).__name__}; expected tensors by name")
+        raise damaged(path, f"it holds {type(state).__name__}; expected tensors by name", hint=HINT)
     others = [f"{printable(str(name), LONGEST_NAME)} is {_kind(value)}" for name, value in _no_tensors(state)]
     if others:
-        raise damaged(path, "it holds more than tensors by name", others)
+        raise damaged(path, "it holds more than tensors by name", others, HINT)
     rows = [_row(name, value) for name, value in state.items()]
     require_rows(file, rows, STATE_DTYPES)
     return {row.name: _tensor(file, row, state[row.name]) for row in rows}
 
 
-def _load(file: StoredFile) -> Any:
+def _require_pytorch(path: Path) -> None:
     if find_spec("torch") is None:
         raise SourceError(
-            f"only PyTorch can read {file.path}, and it is not installed",
+            f"only PyTorch can read {path}, and it is not installed",
             hint='install it: pip install "electra-convert[torch]", or name a format of files that need none',
         )
+    import torch
+
+    version = torch.__version__
+    if tuple(map(int, version.split(".")[:2])) < OLDEST:
+        raise SourceError(
+            f"PyTorch {version} cannot read {path} safely: such a file could make it run code",
+            hint=f"install a version from {'.'.join(map(str, OLDEST))} on",
+        )
+
+
+def _load(file: StoredFile) -> Any:
+    _require_pytorch(file.path)
     import torch
 
     is_zip = _is_zip(file)
@@ -62,7 +77,7 @@ def _load(file: StoredFile) -> Any:
         with warnings.catch_warnings(action="ignore"):  # of storages with a type, which old files have
             state = torch.load(file.path, map_location="cpu", weights_only=True, mmap=is_zip)
     except Exception as error:  # whatever PyTorch raises on a damaged file
-        raise damaged(file.path, f"PyTorch refuses it: {_reason(error)}") from error
+        raise damaged(file.path, f"PyTorch refuses it: {_reason(error)}", hint=HINT) from error
     file.require_unchanged()
     return state
 
@@ -82,10 +97,12 @@ def _is_zip(file: StoredFile) -> bool:
     return True
 
 
-def _reason(error: Exception) -> str:
-    """Return why PyTorch refuses a file: the sentence that says it, of a long message."""
+def _reason(error: BaseException) -> str:
+    """Return why PyTorch refuses a file: the first sentence, without the advice to read it unsafely."""
+    if type(error).__name__ == UNPICKLING and error.__context__:
+        error = error.__context__
     text = " ".join(str(error).split()) or type(error).__name__
-    return printable(text.partition(REASON)[2].strip() or text, LONGEST_FAULT)
+    return printable(text.partition(". ")[0], LONGEST_FAULT)
 
 
 def _no_tensors(state: dict[Any, Any]) -> Iterator[tuple[Any, Any]]:

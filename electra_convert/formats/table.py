@@ -104,7 +104,9 @@ def require_rows(file: StoredFile, rows: Sequence[Row], dtypes: Sequence[str] = 
         raise damaged(file.path, "its tensors are not what they should be", problems)
 
 
-def damaged(path: Path, fault: str, problems: Sequence[str] = ()) -> CorruptCheckpointError:
+def damaged(
+    path: Path, fault: str, problems: Sequence[str] = (), hint: str = "copy it again, or convert again"
+) -> CorruptCheckpointError:
     """Return the error of a file that is not what it should be."""
     if _is_pointer(path):
         return CorruptCheckpointError(
@@ -113,7 +115,7 @@ def damaged(path: Path, fault: str, problems: Sequence[str] = ()) -> CorruptChec
     return CorruptCheckpointError(
         f"{path} is no {KINDS.get(path.suffix, 'file of weights')}, or a damaged one: {fault}",
         problems=problems,
-        hint="copy it again, or convert again",
+        hint=hint,
     )
 
 
