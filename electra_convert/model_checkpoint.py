@@ -7,7 +7,7 @@ recognise but its names, and no checksum: its weights are identified by their ha
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,7 @@ from electra_convert.config import LABELLED_HEADS, ElectraConfig
 from electra_convert.config_file import ConfigFile
 from electra_convert.digest import sha256_of
 from electra_convert.errors import CorruptCheckpointError, OptionError, SourceError
-from electra_convert.formats import FRAMEWORK_NAMES, weight_files
+from electra_convert.formats import FRAMEWORK_NAMES
 from electra_convert.formats.extents import contiguous_blocks
 from electra_convert.formats.stored import StoredArray
 from electra_convert.inventory import PARTS, Part
@@ -29,6 +29,8 @@ from electra_convert.models.files import CONFIG_FILE
 from electra_convert.part import SOURCE_FORMAT, Evidence, Fate, SourcePart, require_labels, require_part
 from electra_convert.task import Task
 from electra_convert.tensor import Tensor, numpy_dtype
+
+DIVERGED_HINT = "the training diverged: give a model from before"
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +61,7 @@ class ModelFiles:
     @property
     def files(self) -> tuple[Path, ...]:
         """The config and the weights."""
-        return (self.prefix / CONFIG_FILE, *weight_files(self.prefix, self.directory.target))
+        return (self.prefix / CONFIG_FILE, *self.directory.files)
 
     @property
     def tensors(self) -> Mapping[str, Tensor]:
@@ -79,33 +81,21 @@ class ModelFiles:
             raise SourceError(f"cannot read {error.filename}: {error.strerror}") from error
 
     def check(self, names: Iterable[str]) -> None:
-        """See that values are numbers, that those which are there twice agree, and that no file changed meanwhile.
+        """See that values are numbers, and that no file changed meanwhile.
 
         Raises:
-            CorruptCheckpointError: Some are not, or do not; it lists all.
+            CorruptCheckpointError: Some are not; it lists all. Or a file changed.
         """
         new = sorted({*names} - self._good)
         faults = [f"{name} holds NaN or infinite values" for name in new if not _is_finite(self.tensors[name])]
-        faults += self._contradictions() if new else ()
         if faults:
             raise CorruptCheckpointError(
-                f"the weights in {self.prefix} are not those of a model that works",
-                problems=faults,
-                hint="give a model from before its training diverged, with the word table as its output layer",
+                f"the weights in {self.prefix} are not all numbers", problems=faults, hint=DIVERGED_HINT
             )
         self._good.update(new)
         for tensor in self.tensors.values():
             if isinstance(values := tensor.values(), StoredArray):
                 values.file.require_unchanged()
-
-    def _contradictions(self) -> Iterator[str]:
-        """Yield the tensors that must be another one, and are not."""
-        import numpy as np
-
-        tensors = self.directory.tensors
-        for name, (copy, original) in self.directory.tied.items():
-            if not np.array_equal(tensors[copy].load(), tensors[original].load().T):
-                yield f"{name} differs from {original}, which it must be, transposed"
 
 
 def _is_finite(tensor: Tensor) -> bool:
@@ -211,9 +201,8 @@ class ModelCheckpoint:
 
     def ledger(self, part: Part) -> dict[str, tuple[Fate, str]]:  # noqa: ARG002  # there is one
         """Say of every tensor what becomes of it: its canonical names, or why it is left behind."""
-        return {name: ("used", canonical) for name, canonical in self.present.items()} | {
-            name: explained for name in self.tensors if (explained := self.explain(name))
-        }
+        used: dict[str, tuple[Fate, str]] = {name: ("used", canonical) for name, canonical in self.present.items()}
+        return used | {name: ("ignored", why) for name, why in self.directory.ignored.items()}
 
     @cached_property
     def present(self) -> dict[str, str]:
@@ -247,9 +236,7 @@ class ModelCheckpoint:
 
     def explain(self, name: str) -> tuple[Fate, str] | None:
         """Say why a tensor that is not used may be left behind; `None` if nothing says so."""
-        if name in self.directory.tied:
-            return "ignored", f"the same as {self.directory.tied[name][1]}"
-        return self.mappings.formats[self.directory.target].explain(name)
+        return ("ignored", self.directory.ignored[name]) if name in self.directory.ignored else None
 
     def require_part(self, part: Part) -> None:
         """Check that a part is there.

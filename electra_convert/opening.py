@@ -36,7 +36,7 @@ def open_located(location: Location, mappings: Mappings, part: str | None = None
         ElectraConvertError: The subclass says what went wrong.
     """
     if location.is_model:
-        directory = open_model_directory(location.prefix, mappings, location.target)
+        directory = open_model_directory(location.prefix, mappings, file=location.file)
         return Opened(
             ModelFiles(directory), ModelCheckpoint(mappings, directory, trained_part(mappings, directory.head, part))
         )

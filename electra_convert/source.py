@@ -38,7 +38,7 @@ from electra_convert.errors import (
 from electra_convert.formats.google_tf1 import HEADER_KEY, MAX_INDEX_SIZE, index_path, shard_path
 from electra_convert.formats.sstable import MAGIC, read_table
 from electra_convert.formats.wire import DamageError, Message
-from electra_convert.model_directory import is_model_directory, named_format, nearby_model_directories
+from electra_convert.model_directory import is_model_directory, is_weight_file, nearby_model_directories
 from electra_convert.output import in_bytes, scratch_folder
 from electra_convert.progress import Advance, Progress, no_progress
 from electra_convert.remote.place import LOCAL, is_url, open_remote, shown
@@ -47,7 +47,6 @@ from electra_convert.whole_file import open_file, read_whole
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from electra_convert.formats import TargetFormat
     from electra_convert.remote.cache import Mirror
     from electra_convert.remote.place import Remote
 
@@ -69,7 +68,7 @@ NAME_LIMIT = 255
 VOCABULARY = "vocab.txt"
 DATA_FILE = re.compile(r"(?P<prefix>.+)\.data-\d{5}-of-\d{5}")
 STEP = re.compile(r".+-(?P<step>[0-9]{1,18})")
-OTHER_MODELS = ("pytorch_model.bin", "saved_model.pb")
+SAVED_MODEL = "saved_model.pb"
 
 MOST_SHOWN = 10
 
@@ -124,14 +123,14 @@ class Location:
         name: What to call it: the name of its directory, or of the archive.
         vocabulary: The `vocab.txt` that belongs to it, if there is one.
         is_model: It is a model of a framework, and not a checkpoint of Google's code.
-        target: The format of the model that is meant, where one of its files is named.
+        file: The file of the model's weights that is named, if one is.
     """
 
     prefix: Path
     name: str
     vocabulary: Path | None
     is_model: bool = False
-    target: TargetFormat | None = None
+    file: Path | None = None
 
 
 @contextmanager
@@ -189,8 +188,8 @@ def _here(source: Path, step: int | None, progress: Progress) -> Iterator[Locati
 def _model(source: Path, step: int | None) -> Location | None:
     """Return where a model of a framework is, given its directory or a file of its weights; `None`, if it is none."""
     with _readable(source):
-        target = named_format(source)
-        directory = source.parent if target else source
+        file = source if is_weight_file(source) else None
+        directory = source.parent if file else source
         if not is_model_directory(directory):
             return None
         if step is not None:
@@ -200,7 +199,7 @@ def _model(source: Path, step: int | None) -> Location | None:
             directory.resolve().name or "electra",
             _first_file([directory / VOCABULARY]),
             is_model=True,
-            target=target,
+            file=file,
         )
 
 
@@ -356,10 +355,9 @@ def _unescape(escape: re.Match[str]) -> str:
 
 def _nothing_in(directory: Path) -> SourceError:
     """Say what there is in a directory without an index."""
-    other = [name for name in OTHER_MODELS if (directory / name).is_file()]
-    if other:
+    if (directory / SAVED_MODEL).is_file():
         return UnsupportedCheckpointError(
-            f"{directory} holds {', '.join(other)}, which is not read",
+            f"{directory} holds {SAVED_MODEL}, which is not read",
             hint="give the directory that google-research/electra wrote, with .index and .data files, or of a model, "
             "with config.json and weights",
         )

@@ -180,14 +180,19 @@ class TestTensors:
         assert "1 tensor in no mapping: surplus.weight" in shown
         assert "embeddings.norm.bias            missing in A: float32" in shown
 
-    def test_a_tied_kernel_is_told(self, model: Path, tmp_path: Path) -> None:
-        """A tied tensor that one file holds once more is known by its canonical name."""
+    def test_a_tied_kernel(self, model: Path, tmp_path: Path) -> None:
+        """A tied tensor that one file holds once more is no difference; one that is another is told by its name."""
 
         def add(arrays: dict[str, Array]) -> None:
-            arrays["generator_lm_head.weight"] = arrays["electra.embeddings.word_embeddings.weight"]
+            arrays["generator_lm_head.weight"] = arrays["electra.embeddings.word_embeddings.weight"].copy()
+
+        def add_another(arrays: dict[str, Array]) -> None:
+            add(arrays)
+            arrays["generator_lm_head.weight"][-1, -1] += 1
 
         head = model.parent / "masked_lm"
-        report = diff_checkpoints(changed(head, tmp_path / "tied", add), head)
+        assert diff_checkpoints(changed(head, tmp_path / "tied", add), head).equal
+        report = diff_checkpoints(changed(head, tmp_path / "untied", add_another), head)
         assert [(found.name, found.fate) for found in report.different] == [("generator.output.kernel", "missing in B")]
         assert report.a.unknown == ()
 

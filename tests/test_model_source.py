@@ -160,7 +160,7 @@ class TestRefused:
 
         change(model, damage)
         message = refused(model, tmp_path / "out", TensorMismatchError)
-        for part in ("embeddings.norm.scale", "missing", "electra.embeddings.extra.weight", "no mapping", "[5, 3]"):
+        for part in ("LayerNorm.weight [32] is missing", "embeddings.extra.weight [32] is in no mapping", f"{QUERY} has"):
             assert part in message
 
     def test_values_that_are_no_numbers(self, model: Path, tmp_path: Path) -> None:
@@ -180,8 +180,9 @@ class TestRefused:
         change(model, copy)
         convert_checkpoint(model, tmp_path / "same", ConvertOptions(heads=("native",)))
         change(model, lambda arrays: arrays["generator_lm_head.weight"].__setitem__((0, 0), 9.0))
-        with pytest.raises(CorruptCheckpointError, match=r"generator_lm_head\.weight differs"):
-            convert_checkpoint(model, tmp_path / "other", ConvertOptions(heads=("native",)))
+        assert "generator_lm_head.weight is not electra.embeddings.word_embeddings.weight" in refused(
+            model, tmp_path / "other", TensorMismatchError
+        )
 
     def test_options_that_are_for_checkpoints(
         self, model: Path, hparams: Callable[[str], Path], tmp_path: Path

@@ -283,7 +283,7 @@ def test_a_model_is_a_source(tmp_path: Path, weights: str) -> None:
         with locate(source) as location:
             assert (location.prefix, location.name, location.is_model) == (directory, "a", True)
             assert location.vocabulary == directory / "vocab.txt"
-            assert (location.target is None) == (source == directory)
+            assert location.file == (None if source == directory else source)
 
 
 def test_a_checkpoint_beside_a_model_is_the_source(tmp_path: Path) -> None:

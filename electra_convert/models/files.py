@@ -55,6 +55,14 @@ ONLY_VALUES: dict[str, Any] = {
     "tie_word_embeddings": True,
 }
 """Switches of transformers' config that select another model than Google's, with the only value known here."""
+CONCERNED: dict[str, tuple[str, ...]] = {
+    "classifier_dropout": (),
+    "summary_type": ("multiple_choice",),
+    "summary_use_proj": ("multiple_choice",),
+    "summary_activation": ("multiple_choice",),
+    "tie_word_embeddings": ("masked_lm", "causal_lm"),
+}
+"""The heads whose weights, or what is computed with them, a switch changes, where these are not all."""
 MOST = {**dict.fromkeys(DIMENSIONS, 100_000), "vocab_size": 10_000_000, "num_hidden_layers": 1_000}
 """Sizes beyond which no model is built, nor are the names of its tensors."""
 MOST_SHOWN = 200
@@ -70,11 +78,25 @@ def read_config(directory: Path) -> ElectraConfig:
         ConfigError: It cannot be read, or describes a model that Google's graph is not.
     """
     path = directory / CONFIG_FILE
-    said = read_json(path)
+    return config_of(read_json(path), path)
+
+
+def config_of(said: Mapping[str, Any], path: Path, head: str | None = None) -> ElectraConfig:
+    """Return what a `config.json` says.
+
+    Args:
+        said: What it holds.
+        path: Where it is.
+        head: The head whose weights are wanted; switches that change nothing of these may have any value. By default
+            all switches must be as Google's graph is.
+
+    Raises:
+        ConfigError: It describes a model that Google's graph is not.
+    """
     problems = [
         f"{key} is {_shown(said[key])}; only {json.dumps(value)} is known here"
         for key, value in ONLY_VALUES.items()
-        if said.get(key, value) != value
+        if said.get(key, value) != value and (head is None or head in CONCERNED.get(key, (head,)))
     ]
     if said.get("model_type", "electra") != "electra":
         problems.append(f'model_type is {_shown(said["model_type"])}; expected "electra"')

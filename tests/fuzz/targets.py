@@ -75,7 +75,7 @@ TARGETS = {
         Target(
             "safetensors",
             readers.safetensors,
-            (f"{FORMATS}.pytorch", *TABLES, "electra_convert.json_text"),
+            (f"{FORMATS}.pytorch", f"{FORMATS}.weights", *TABLES, "electra_convert.json_text"),
             mutators.safetensors,
         ),
         Target("msgpack", readers.msgpack, (f"{FORMATS}.flax", f"{FORMATS}.msgpack_tree", *TABLES), mutators.msgpack),
