@@ -37,11 +37,14 @@ from electra_convert.errors import (
 )
 from electra_convert.formats.google_tf1 import HEADER_KEY, MAX_INDEX_SIZE, index_path, shard_path
 from electra_convert.formats.sstable import MAGIC, read_table
+from electra_convert.formats.weights import named_files, weight_names
 from electra_convert.formats.wire import DamageError, Message
 from electra_convert.model_directory import is_model_directory, is_weight_file, nearby_model_directories
+from electra_convert.models.files import CONFIG_FILE as MODEL_CONFIG
 from electra_convert.output import in_bytes, scratch_folder
 from electra_convert.progress import Advance, Progress, no_progress
 from electra_convert.remote.place import LOCAL, is_url, open_remote, shown
+from electra_convert.tokenizer import TOKENIZER_FILES
 from electra_convert.whole_file import open_file, read_whole
 
 if TYPE_CHECKING:
@@ -469,7 +472,7 @@ def _is_in_its_folder(place: Remote) -> bool:
     if place.is_root:
         return False
     name = Path(place.name)
-    if name.name == STATE_FILE or _prefix(name) != name:
+    if name.name == STATE_FILE or _prefix(name) != name or name.name in weight_names():
         return True
     if place.parent.child(index_path(name).name).look():
         return True
@@ -481,14 +484,28 @@ def _fill(mirror: Mirror, source: Path, step: int | None, *, values: bool, progr
     """Let a mirror have what is needed to find a checkpoint, and to read it."""
     if source.name == STATE_FILE or source == mirror.path:
         _fill_directory(mirror)
-    else:
+    elif source.name not in weight_names():
         mirror.place(index_path(_prefix(source)))
+    if source.name in weight_names() or is_model_directory(mirror.path):
+        _fill_model(mirror, source, progress)
+        return
     prefix = _find(source, step)
     mirror.fill([index_path(prefix)])
     data = list(takewhile(mirror.place, _data_files(prefix)))
     vocabulary = next(filter(mirror.place, _vocabularies(prefix.parent)), None)
     wanted = [*(data if values else ()), *filter(None, [vocabulary])]
     mirror.fill(wanted, progress)
+
+
+def _fill_model(mirror: Mirror, source: Path, progress: Progress) -> None:
+    """Let a mirror have a model: the weights that are named, or those that are read first, and what is beside them."""
+    names = weight_names() if source == mirror.path else [source.name]
+    weights = next(filter(mirror.place, (mirror.path / name for name in names)), None)
+    for name in {*weight_names()} - {weights.name if weights else ""}:
+        (mirror.path / name).unlink(missing_ok=True)  # which was listed, and is not read
+    mirror.fill(filter(mirror.place, (mirror.path / name for name in (MODEL_CONFIG, *TOKENIZER_FILES))))
+    mirror.fill(filter(None, [weights]), progress)
+    mirror.fill([file for file in named_files(mirror.path) if file != weights and mirror.place(file)], progress)
 
 
 def _fill_directory(mirror: Mirror) -> None:

@@ -83,6 +83,15 @@ def weight_names(*, single: bool = False) -> list[str]:
     return [reader.SINGLE for reader in readers] + ([] if single else [reader.INDEX for reader in readers])
 
 
+def named_files(directory: Path) -> list[Path]:
+    """Return the files of weights that a directory should hold, as names and indexes tell.
+
+    Raises:
+        CorruptCheckpointError: An index cannot be read.
+    """
+    return [file for kind in KINDS for file in files_of(directory, _reader(kind))]
+
+
 def _found(directory: Path) -> Iterator[Weights]:
     for kind, target in KINDS.items():
         if files := files_of(directory, _reader(kind)):

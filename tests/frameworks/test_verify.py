@@ -154,6 +154,24 @@ def test_a_model_with_any_head_is_proven(converted: Callable[..., Path], tmp_pat
     assert report.status == "proven", report.verdict
 
 
+def test_a_model_of_an_old_version_is_proven(converted: Callable[..., Path], tmp_path: Path) -> None:
+    """A pickle with the names of old versions, buffers, and the word table twice, as generators were published."""
+    import torch
+
+    new = converted("electra_tiny", "generator", targets=("pytorch",), heads=("native",)) / "masked_lm"
+    model = shutil.copytree(new, tmp_path / "model", ignore=shutil.ignore_patterns("*.safetensors", "conversion.json"))
+    arrays = load_file(new / "model.safetensors")
+    for name in list(arrays):
+        if "LayerNorm" in name:
+            arrays[name.replace(".weight", ".gamma").replace(".bias", ".beta")] = arrays.pop(name)
+    arrays["generator_lm_head.weight"] = arrays["electra.embeddings.word_embeddings.weight"]
+    arrays["electra.embeddings.position_ids"] = np.arange(64)[None]
+    torch.save({name: torch.from_numpy(array) for name, array in arrays.items()}, model / "pytorch_model.bin")
+    convert_checkpoint(model, tmp_path / "out", ConvertOptions(targets=("flax",), heads=("native",)))
+    report = verify_output(tmp_path / "out")
+    assert report.status == "proven", report.verdict
+
+
 def test_a_wrong_mapping_of_the_model_is_caught(converted: Callable[..., Path], tmp_path: Path) -> None:
     """Names of the source that are taken for one another agree in all that is written; the model itself tells."""
     mappings = shutil.copytree(default_directory(), tmp_path / "mappings")
