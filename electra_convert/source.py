@@ -537,8 +537,8 @@ def expand_source(pattern: str | os.PathLike[str]) -> list[str | Path]:
 
     Args:
         pattern: A source, which is returned as it is, or one with `*`, `?`, `[...]` or `**` in its path: it matches
-            prefixes, directories that hold a checkpoint, and archives. In a web address `?` begins the query; on the
-            Hub there are no patterns.
+            prefixes, directories that hold a checkpoint or a model, and archives. In a web address `?` begins the
+            query; on the Hub there are no patterns.
 
     Raises:
         CheckpointNotFoundError: None does.
@@ -580,7 +580,7 @@ def _expanded(
     for path, is_folder in {**find(f"{pattern}.index"), **find(pattern)}.items():
         name = PurePosixPath(path).name
         if is_folder:
-            sources |= {path} if any(inside.endswith(".index") for inside in names(path)) else set()
+            sources |= {path} if any(_is_telling(inside) for inside in names(path)) else set()
         elif archive_suffix(name):
             sources.add(path)
         elif name.endswith(".index") and not name.startswith("._"):
@@ -588,6 +588,11 @@ def _expanded(
     if not sources:
         raise _no_match(pattern, names)
     return sorted(sources, key=lambda path: _by_step(PurePosixPath(path)))
+
+
+def _is_telling(name: str) -> bool:
+    """Say whether a folder with a file of this name holds a checkpoint, or a model."""
+    return name.endswith(".index") or name in weight_names()
 
 
 def _no_match(pattern: str, names: Callable[[str], Iterable[str]]) -> CheckpointNotFoundError:

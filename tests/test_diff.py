@@ -106,6 +106,12 @@ class TestEqual:
         for name in ("electra_tiny", "electra_tiny_sharded"):
             assert diff_checkpoints(fixtures / name, fixtures / name, DiffOptions(parts=("generator",))).equal
 
+    def test_a_file_of_weights(self, model: Path) -> None:
+        """It stands for its directory, and names the format."""
+        report = diff_checkpoints(model / tensorflow.SINGLE, model)
+        assert report.equal
+        assert (report.a.format, report.b.format) == ("tensorflow", "pytorch")
+
     def test_names_without_the_prefix(self, model: Path, tmp_path: Path) -> None:
         """A base model's names may have the prefix of the backbone, or not."""
 
@@ -344,7 +350,7 @@ class TestRefusals:
         folder = tmp_path / "out"
         folder.mkdir()
         heads = [changed(model, folder / name) for name in ("base", "pretraining")]
-        for path, near in ((model / pytorch.SINGLE, [model]), (folder, heads), (tmp_path, heads)):
+        for path, near in ((folder, heads), (tmp_path, heads)):
             result = run(path, model)
             assert result.exit_code == 2
             assert f"name the directory of a model: {' or '.join(map(str, near))}" in result.stderr
