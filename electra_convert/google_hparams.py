@@ -17,6 +17,8 @@ from electra_convert.inventory import Part
 from electra_convert.mapping import Topology
 
 HPARAMS_FILE = "hparams.json"
+FINE_TUNING_FILE = "hparams_finetuning.json"
+"""The hparams of a pre-trained model without those that fine-tuning does not know, and refuses."""
 OVERRIDES = (
     "hidden_size",
     "num_hidden_layers",
@@ -32,6 +34,15 @@ OVERRIDES = (
 """What `model_hparam_overrides` says: the fields of `BertConfig` (`model/modeling.py`), the vocabulary's size apart."""
 OF_TRAINING = ("hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range")
 """The fields that change what training does, and not what the model computes."""
+OF_MODELS = (
+    "model_size",
+    "model_hparam_overrides",
+    "embedding_size",
+    "vocab_size",
+    "do_lower_case",
+    "max_seq_length",
+)
+"""The hparams that pre-training and fine-tuning both know."""
 TASK_HPARAMS: dict[str, dict[str, Any]] = {
     "question_answering": {"joint_prediction": False, "answerable_classifier": False},
 }
@@ -75,6 +86,13 @@ def make_hparams(
         hparams["max_seq_length"] = main.max_position_embeddings
     _require_config(hparams, kind, configs)
     return hparams
+
+
+def fine_tuning_hparams(hparams: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the hparams with which a pre-trained model is fine-tuned; nothing, if they are no others."""
+    if "task_names" in hparams or hparams.keys() <= set(OF_MODELS):
+        return None
+    return {key: hparams[key] for key in OF_MODELS if key in hparams}
 
 
 def hparams_notes(hparams: Mapping[str, Any], kind: Topology, configs: Mapping[Part, ElectraConfig]) -> Iterator[str]:

@@ -26,7 +26,13 @@ from electra_convert.google_heads import (
     require_tensors,
     task_notes,
 )
-from electra_convert.google_hparams import HPARAMS_FILE, hparams_notes, make_hparams
+from electra_convert.google_hparams import (
+    FINE_TUNING_FILE,
+    HPARAMS_FILE,
+    fine_tuning_hparams,
+    hparams_notes,
+    make_hparams,
+)
 from electra_convert.inventory import Part
 from electra_convert.json_text import indented_json
 from electra_convert.mapping import Binding, FormatMapping, Mappings, Topology
@@ -77,7 +83,9 @@ class GoogleModel:
 
     def documents(self, vocabulary: bytes | None) -> dict[str, bytes]:
         """Return what lies beside the weights, by name."""
-        documents = {STATE_FILE: STATE.encode(), HPARAMS_FILE: indented_json(dict(self.hparams)) + b"\n"}
+        files = {HPARAMS_FILE: self.hparams, FINE_TUNING_FILE: fine_tuning_hparams(self.hparams)}
+        documents = {name: indented_json(dict(hparams)) + b"\n" for name, hparams in files.items() if hparams}
+        documents[STATE_FILE] = STATE.encode()
         return documents if vocabulary is None else documents | {VOCABULARY_FILE: vocabulary}
 
     def write(self, folder: Path, advance: Advance) -> None:
@@ -124,7 +132,11 @@ def google_model(
         bound.origins,
         tuple(sorted((*packed, *_of_training(packed, slots=slots)), key=lambda tensor: tensor.name)),
         hparams,
-        tuple(dict.fromkeys([*maker.notes(), *hparams_notes(hparams, bound.topology, configs), *_dtype_notes(packed)])),
+        tuple(
+            dict.fromkeys(
+                [*maker.notes(slots=slots), *hparams_notes(hparams, bound.topology, configs), *_dtype_notes(packed)]
+            )
+        ),
     )
 
 
@@ -273,8 +285,13 @@ class _Maker:
         backbone = mapping.bind(inventory.backbone_tensors(given.config), values)
         return {binding.name: binding for binding in (*backbone, *made)}
 
-    def notes(self) -> Iterator[str]:
+    def notes(self, *, slots: bool) -> Iterator[str]:
         """Yield what a user should know of the heads."""
+        if not slots and any(self.native.values()):
+            yield (
+                "run_pretraining.py goes on from a checkpoint that has the optimiser's slots, and from no other: "
+                "--with-optimizer-slots; run_finetuning.py needs none"
+            )
         for part in self.parts.values():
             if self.mappings.inventory.origin(part.head) != part.head:
                 yield f"{part.name} is {part.head}, whose variables Google's code trains as a masked language model"

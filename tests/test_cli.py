@@ -572,7 +572,7 @@ class TestHelp:
             "layout": LAYOUTS,
             "dtype": DTYPES,
             "heads": (*HEADS, NATIVE_HEAD),
-            "targets": TARGETS,
+            "targets": TARGET_CHOICES,
         }
         assert get_args(electra_convert.formats.TargetFormat) == TARGETS
 
