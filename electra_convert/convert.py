@@ -27,7 +27,7 @@ from electra_convert.inventory import PARTS, Part
 from electra_convert.mapping import load_mappings
 from electra_convert.model_checkpoint import ModelCheckpoint, ModelFiles
 from electra_convert.opening import open_located
-from electra_convert.options import NATIVE_HEAD, ConvertOptions, PartChoice
+from electra_convert.options import GOOGLE, NATIVE_HEAD, ConvertOptions, PartChoice
 from electra_convert.origin import Origin, remember
 from electra_convert.output import clear_abandoned, exists_error, require_space, whole_directory, write_document
 from electra_convert.part import Checkpoint, SourcePart
@@ -156,6 +156,11 @@ def convert_checkpoint(
     Raises:
         ElectraConvertError: The subclass says what went wrong. Heads that were finished stay.
     """
+    if GOOGLE in options.targets:
+        from electra_convert.google_conversion import convert_to_google  # which needs this module
+
+        place = None if out is None else Path(out)
+        return convert_to_google(source, place, options, dry_run=dry_run, exist_ok=exist_ok, progress=progress)
     with locate(source, step=options.step, values=not dry_run, progress=progress) as location:
         conversion = Conversion.prepare(location, None if out is None else Path(out), options)
         conversion.require_apart(source)
@@ -470,7 +475,7 @@ def _tokenizer(
 
 def _require_activation(parts: Mapping[Part, SourcePart], options: ConvertOptions) -> None:
     """Refuse what no class could load: transformers knows the linear activation in PyTorch alone."""
-    others = [target for target in options.targets if target != "pytorch"]
+    others = [target for target in options.formats if target != "pytorch"]
     linear = [part for part, source in parts.items() if source.config.hidden_act == "linear"]
     if others and linear:
         raise OptionError(

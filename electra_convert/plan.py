@@ -246,9 +246,9 @@ class Planner:
         canonical, fates = self._canonical([*backbone, *own])
         for tied, to in inventory.tied_tensors(head).items():
             fates[tied] = ("tied", to)
-        folders = [(PurePosixPath(target), [target]) for target in self.options.targets]
+        folders = [(PurePosixPath(target), [target]) for target in self.options.formats]
         if not self.options.split_formats:
-            folders = [(PurePosixPath(), list(self.options.targets))]
+            folders = [(PurePosixPath(), list(self.options.formats))]
         weights: list[WeightFile] = []
         documents: dict[PurePosixPath, bytes] = {}
         for folder, targets in folders:

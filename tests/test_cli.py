@@ -25,7 +25,7 @@ from electra_convert.cli.arguments import HEADS, NATIVE_HEAD
 from electra_convert.formats import TARGETS
 from electra_convert.formats.sstable import read_table, write_table
 from electra_convert.mapping import LAYOUTS
-from electra_convert.options import DTYPES, PART_CHOICES
+from electra_convert.options import DTYPES, PART_CHOICES, TARGET_CHOICES
 from electra_convert.signals import WORDS
 
 MAPPINGS = Path(__file__).parents[1] / "mappings"
@@ -572,7 +572,7 @@ class TestHelp:
             "layout": LAYOUTS,
             "dtype": DTYPES,
             "heads": (*HEADS, NATIVE_HEAD),
-            "targets": TARGETS,
+            "targets": TARGET_CHOICES,
         }
         assert get_args(electra_convert.formats.TargetFormat) == TARGETS
 

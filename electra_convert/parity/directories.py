@@ -165,8 +165,14 @@ def _record(path: Path, inventory: Inventory) -> Record | None:
     file = path / RECORD_FILE
     if not os.path.lexists(file):
         return None
+    said = read_json(file)
+    if said.get("format") == SOURCE_FORMAT:
+        raise CheckpointNotFoundError(
+            f"{path} is a checkpoint for Google's code, and no model of a framework",
+            hint=f"compare it with what it was made of: electra-convert diff SOURCE {path}",
+        )
     try:
-        record = msgspec.convert(read_json(file), Record)
+        record = msgspec.convert(said, Record)
     except msgspec.ValidationError as error:
         raise ConfigError(
             f"{file} is not the record of a conversion: {error}", hint="convert again, or remove it to audit the rest"
