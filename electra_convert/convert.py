@@ -20,14 +20,14 @@ import msgspec
 from electra_convert.config import ElectraConfig
 from electra_convert.config_file import ConfigFile, check_scope, read_config_file
 from electra_convert.errors import OptionError, OutputError, OutputExistsError
-from electra_convert.formats import module_of
+from electra_convert.formats import GOOGLE, module_of
 from electra_convert.formats.extents import Written
 from electra_convert.formats.google_tf1 import GoogleCheckpoint
 from electra_convert.inventory import PARTS, Part
 from electra_convert.mapping import load_mappings
 from electra_convert.model_checkpoint import ModelCheckpoint, ModelFiles
 from electra_convert.opening import open_located
-from electra_convert.options import GOOGLE, NATIVE_HEAD, ConvertOptions, PartChoice
+from electra_convert.options import NATIVE_HEAD, ConvertOptions, PartChoice
 from electra_convert.origin import Origin, remember
 from electra_convert.output import clear_abandoned, exists_error, require_space, whole_directory, write_document
 from electra_convert.part import Checkpoint, SourcePart

@@ -249,6 +249,19 @@ class Mappings:
     hashes: dict[str, str]
     """sha256 of each file, by its name."""
 
+    def of(self, target: str) -> FormatMapping:
+        """Return the mapping of a format.
+
+        Raises:
+            MappingError: There is none.
+        """
+        if target not in self.formats:
+            raise MappingError(
+                f"the mappings say nothing of the format {target}: there are {', '.join(self.formats)}",
+                hint=f"add {target}.yaml to the folder of mappings",
+            )
+        return self.formats[target]
+
 
 def default_directory() -> Path:
     """Return the folder of the mappings that come with the package.

@@ -151,7 +151,7 @@ class ModelCheckpoint:
     @property
     def topology(self) -> Topology:
         """What it is."""
-        says = f"{self.topology_key}, a model of {FRAMEWORK_NAMES[self.directory.target]}"
+        says = f"{self.topology_key}, a model of {FRAMEWORK_NAMES.get(self.format, self.format)}"
         return Topology(has=(), parts={self.part: self.native_head}, says=says)
 
     def with_task(self, wanted: str | None = None, heads: Collection[str] = ()) -> ModelCheckpoint:  # noqa: ARG002

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from electra_convert.config import ElectraConfig
-from electra_convert.errors import CheckpointNotFoundError, ConfigError, MappingError, TensorMismatchError
+from electra_convert.errors import CheckpointNotFoundError, ConfigError, TensorMismatchError
 from electra_convert.formats import TargetFormat
 from electra_convert.formats.table import DTYPES
 from electra_convert.formats.weights import Weights, find_weights, weight_names
@@ -148,7 +148,7 @@ def open_model_directory(
     """
     found = find_weights(path)
     weights = _chosen(path, [each for each in found if file is None or each.holds(file)], target)
-    mapping, inventory, said = _mapping(mappings, weights.target), mappings.inventory, read_json(path / CONFIG_FILE)
+    mapping, inventory, said = mappings.of(weights.target), mappings.inventory, read_json(path / CONFIG_FILE)
     head = _named(said, path, inventory)
     config = config_of(said, path / CONFIG_FILE, head or "base")
     tensors = weights.read()
@@ -221,15 +221,6 @@ def _chosen(path: Path, found: Sequence[Weights], target: TargetFormat | None) -
             else "name a directory with config.json and weights, as transformers saves them",
         )
     return chosen
-
-
-def _mapping(mappings: Mappings, target: TargetFormat) -> FormatMapping:
-    if target not in mappings.formats:
-        raise MappingError(
-            f"the mappings say nothing of the format {target}: there are {', '.join(mappings.formats)}",
-            hint=f"add {target}.yaml to the folder of mappings",
-        )
-    return mappings.formats[target]
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import msgspec
 
 from electra_convert.config import label_names
 from electra_convert.errors import OptionError
-from electra_convert.formats import TARGETS, TargetFormat, module_of
+from electra_convert.formats import FRAMEWORKS, GOOGLE, TARGETS, TargetFormat, module_of
 from electra_convert.label_map import read_label_map
 from electra_convert.mapping import LAYOUTS, Layout
 
@@ -22,10 +22,7 @@ PART_CHOICES: tuple[PartChoice, ...] = get_args(PartChoice)
 MOST_LABELS = 1 << 16
 NATIVE_HEAD: Final = "native"
 """Stands for the head that a part was trained on."""
-GOOGLE: Final = "google_tf1"
-"""The target that is a checkpoint for Google's code."""
-Target = Literal["pytorch", "tensorflow", "flax", "google_tf1"]
-TARGET_CHOICES: tuple[Target, ...] = get_args(Target)
+TARGET_CHOICES: tuple[TargetFormat, ...] = (*TARGETS, GOOGLE)
 
 
 class ConvertOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,7 +60,7 @@ class ConvertOptions(msgspec.Struct, frozen=True, kw_only=True):
     part: PartChoice | None = None
     heads: tuple[str, ...] = ()
     task: str | None = None
-    targets: tuple[Target, ...] = TARGETS
+    targets: tuple[TargetFormat, ...] = FRAMEWORKS
     generator: str | None = None
     optimizer_slots: bool = False
     untied_embeddings: bool = False

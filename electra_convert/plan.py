@@ -297,7 +297,7 @@ class Planner:
         canonical: Mapping[str, Tensor],
     ) -> list[WeightFile]:
         """Return the files of one head in one format: one, or a shard of backbone and a shard of head."""
-        mapping, module = self.mappings.formats[target], module_of(target)
+        mapping, module = self.mappings.of(target), module_of(target)
         values = mapping.resolve({"part": self.source.part, "head": head, "layout": self.options.layout})
         backbone, own = ([bound.pack(canonical) for bound in mapping.bind(group, values)] for group in specs)
         repeated = {

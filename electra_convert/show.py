@@ -14,8 +14,8 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from electra_convert.formats import FRAMEWORKS, GOOGLE
 from electra_convert.google_hparams import FINE_TUNING_FILE, HPARAMS_FILE
-from electra_convert.options import GOOGLE
 from electra_convert.output import in_bytes
 from electra_convert.plan import is_native
 from electra_convert.printable import printable, printable_lines
@@ -217,8 +217,10 @@ def _show_calls(console: Console, report: ConversionReport) -> None:
         console.print(f"\nUse it:\n  {_google_call(report)}", soft_wrap=True)
         return
     native = [head for head in report.heads if is_native(head.note)]
-    console.print("\nLoad it:")
-    for head, target in product(native or report.heads[:1], report.options.formats):
+    formats = [target for target in report.options.formats if target in FRAMEWORKS]
+    if formats:
+        console.print("\nLoad it:")
+    for head, target in product(native or report.heads[:1], formats):
         console.print(f"  {_call(head, target, report.options)}", soft_wrap=True)
 
 

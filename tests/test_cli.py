@@ -22,7 +22,6 @@ import electra_convert
 from electra_convert import ConvertOptions, load_mappings
 from electra_convert.cli import main
 from electra_convert.cli.arguments import HEADS, NATIVE_HEAD
-from electra_convert.formats import TARGETS
 from electra_convert.formats.sstable import read_table, write_table
 from electra_convert.mapping import LAYOUTS
 from electra_convert.options import DTYPES, PART_CHOICES, TARGET_CHOICES
@@ -574,7 +573,7 @@ class TestHelp:
             "heads": (*HEADS, NATIVE_HEAD),
             "targets": TARGET_CHOICES,
         }
-        assert get_args(electra_convert.formats.TargetFormat) == TARGETS
+        assert get_args(electra_convert.formats.Framework) == FRAMEWORKS
 
     def test_every_option_of_the_library_can_be_typed(self, fixtures: Path) -> None:
         """Each field of ConvertOptions has an option, and the same default."""

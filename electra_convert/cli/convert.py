@@ -8,7 +8,16 @@ from typing import Any
 
 import click
 
-from electra_convert.cli.arguments import ANY_PATH, EXISTING_FILE, HEADS, NATIVE_HEAD, SOURCE, CommaSeparated, common
+from electra_convert.cli.arguments import (
+    ANY_PATH,
+    EXISTING_FILE,
+    HEADS,
+    NATIVE_HEAD,
+    SOURCE,
+    CommaSeparated,
+    common,
+    target_choices,
+)
 from electra_convert.cli.errors import told
 from electra_convert.cli.verify import require_provable, show_proof, verified_output
 
@@ -38,7 +47,7 @@ from electra_convert.cli.verify import require_provable, show_proof, verified_ou
 @click.option(
     "--to",
     "targets",
-    type=CommaSeparated(("pytorch", "tensorflow", "flax", "google_tf1")),
+    type=CommaSeparated(target_choices),
     default="pytorch,tensorflow,flax",
     show_default=True,
     help="Formats to write; or google_tf1 alone, a checkpoint for Google's code.",

@@ -71,7 +71,7 @@ def verify(
 
 def require_provable(*, dry_run: bool, targets: Collection[str]) -> None:
     """Check before anything is written that it can be verified."""
-    from electra_convert.options import GOOGLE
+    from electra_convert.formats import GOOGLE
     from electra_convert.parity.reference import require_oracle
 
     if GOOGLE in targets:
@@ -177,7 +177,7 @@ def _self_test(frameworks: tuple[str, ...], *, as_json: bool) -> None:
     from electra_convert.show import print_json, show_progress, stdout_console
 
     with show_progress() as progress:
-        report = self_test(frameworks=frameworks, progress=progress)  # type: ignore[arg-type]  # checked by the option
+        report = self_test(frameworks=frameworks, progress=progress)
     if as_json:
         print_json(report)
     else:

@@ -1,7 +1,8 @@
 """Files to tensors and back: one module for each format, the same verbs in each, and no framework anywhere.
 
-Every target format has `SINGLE`, `SHARD` and `INDEX`, the file names transformers expects, `DTYPES`, what it can
-hold, `write(path, contents)`, and `read(path)`, which gives the tensors back by the names of the format.
+A format is there if it has a module here and a mapping of its name. Every target format has `SINGLE`, `SHARD` and
+`INDEX`, the names of its files, `DTYPES`, what it can hold, `write(path, contents)`, and `read(path)`, which gives the
+tensors back by the names of the format.
 """
 
 from __future__ import annotations
@@ -11,17 +12,34 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Literal, Protocol, cast, get_args
+from typing import Final, Literal, Protocol, TypeAlias, cast, get_args
 
 from electra_convert.errors import CheckpointNotFoundError, CorruptCheckpointError, SourceError
 from electra_convert.formats.extents import Written
 from electra_convert.json_text import read_json_file
+from electra_convert.mapping import default_directory
 from electra_convert.progress import Advance
 from electra_convert.tensor import Tensor
 
-TargetFormat = Literal["pytorch", "tensorflow", "flax"]
-TARGETS: tuple[TargetFormat, ...] = get_args(TargetFormat)
+TargetFormat: TypeAlias = str
+"""A key of `TARGETS`."""
+Framework = Literal["pytorch", "tensorflow", "flax"]
+FRAMEWORKS: tuple[TargetFormat, ...] = get_args(Framework)
+"""The formats of frameworks, which can run what is in them."""
 FRAMEWORK_NAMES: dict[TargetFormat, str] = {"pytorch": "PyTorch", "tensorflow": "TensorFlow", "flax": "Flax"}
+GOOGLE: Final = "google_tf1"
+"""The format of Google's code, whose files are no files of a head."""
+
+
+def _others() -> list[TargetFormat]:
+    """Return the formats of no framework: what has a module here, and a mapping."""
+    modules = {path.stem for path in Path(__file__).parent.glob("*.py")}
+    mapped = {path.stem for path in default_directory().glob("*.yaml")}
+    return sorted((modules & mapped) - {*FRAMEWORKS, GOOGLE})
+
+
+TARGETS: tuple[TargetFormat, ...] = (*FRAMEWORKS, *_others())
+"""All that can be written, those of frameworks first."""
 MOST_SHARDS = 200
 """Files of one model's weights; each is open while its values may be read."""
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import cast
 
 from electra_convert.errors import UnsupportedCheckpointError
-from electra_convert.formats import TARGETS, Reader, TargetFormat, files_of, read_files
+from electra_convert.formats import FRAMEWORK_NAMES, TARGETS, Reader, TargetFormat, files_of, read_files
 from electra_convert.formats.pytorch import framework_of
 from electra_convert.printable import printable
 from electra_convert.tensor import Tensor
@@ -25,8 +25,8 @@ KINDS: dict[str, TargetFormat | None] = {
     "flax": "flax",
     "pytorch_bin": "pytorch",
 }
-"""The modules that read files, each with the format that its files are in, if it is always the same. A format is read
-from the first of them that is there."""
+"""The modules that read files of frameworks, each with the format its files are in, if it is always the same. A format
+is read from the first of them that is there."""
 FRAMEWORKS: dict[str, TargetFormat] = {"pt": "pytorch", "mlx": "pytorch", "tf": "tensorflow", "flax": "flax"}
 """The formats by the names that the metadata of safetensors have for them."""
 LONGEST_FRAMEWORK = 100
@@ -79,7 +79,7 @@ def find_weights(directory: Path) -> list[Weights]:
 
 def weight_names(*, single: bool = False) -> list[str]:
     """Return the names that files of weights have; those of indexes too, unless it is `single`."""
-    readers = [_reader(kind) for kind in KINDS]
+    readers = [_reader(kind) for kind in _kinds()]
     return [reader.SINGLE for reader in readers] + ([] if single else [reader.INDEX for reader in readers])
 
 
@@ -89,13 +89,18 @@ def named_files(directory: Path) -> list[Path]:
     Raises:
         CorruptCheckpointError: An index cannot be read.
     """
-    return [file for kind in KINDS for file in files_of(directory, _reader(kind))]
+    return [file for kind in _kinds() for file in files_of(directory, _reader(kind))]
 
 
 def _found(directory: Path) -> Iterator[Weights]:
-    for kind, target in KINDS.items():
+    for kind, target in _kinds().items():
         if files := files_of(directory, _reader(kind)):
             yield Weights(directory, target or _target_of(files), kind, tuple(files))
+
+
+def _kinds() -> dict[str, TargetFormat | None]:
+    """Return the modules that read files; a format of no framework has one kind."""
+    return KINDS | {target: target for target in TARGETS if target not in FRAMEWORK_NAMES}
 
 
 def _reader(kind: str) -> Reader:

@@ -148,7 +148,7 @@ class KnownSource:
         expected = {spec.name: part.held.get(spec.name) or self._drawn(spec, record, part.config) for spec in specs}
         checks = [self._check_identity(record, part.damage)]
         checks += (
-            check_round_trip(directory, target, self.mappings.formats[target], specs, expected)
+            check_round_trip(directory, target, self.mappings.of(target), specs, expected)
             for target in directory.formats
         )
         checks += filter(None, (check_config(directory, part.config), check_tokenizer(directory)))

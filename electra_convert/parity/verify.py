@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 
 from electra_convert.errors import OptionError
-from electra_convert.formats import TARGETS, TargetFormat
+from electra_convert.formats import FRAMEWORKS, TargetFormat
 from electra_convert.mapping import Mappings, load_mappings
 from electra_convert.models.files import read_config
 from electra_convert.output import require_space, scratch_folder
@@ -89,7 +89,9 @@ class VerifyOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         problems = [
-            f"there is no framework {name!r}: {', '.join(TARGETS)}" for name in self.frameworks if name not in TARGETS
+            f"there is no framework {name!r}: {', '.join(FRAMEWORKS)}"
+            for name in self.frameworks
+            if name not in FRAMEWORKS
         ]
         problems += (
             f"there is no gate {name!r}: {', '.join(PRECISIONS)}" for name in self.loosened if name not in PRECISIONS
@@ -153,7 +155,7 @@ def _report(
     directories = find_directories(output, mappings.inventory)
     wanted, left_out = _frameworks(directories, options)
     text = None if options.text is None else read_text(options.text)
-    directories = [directory for directory in directories if set(directory.formats) & set(wanted)]
+    directories = [each for each in directories if set(wanted) & set(each.formats) or not runnable(each.formats)]
     for directory in directories:  # before the work, not after it
         require_space(directory.path, LARGEST_VERIFICATION)
     with (
@@ -179,17 +181,22 @@ def _report(
         return run.report(progress, began), hashes
 
 
+def runnable(formats: Sequence[TargetFormat]) -> list[TargetFormat]:
+    """Return those of some formats that a framework can run."""
+    return [target for target in formats if target in FRAMEWORKS]
+
+
 def _run_by(wanted: Sequence[TargetFormat], known: KnownSource | None) -> list[TargetFormat]:
     """Return the frameworks that are needed: those that are wanted, and that of the model that was converted."""
     model = known.model if known else None
-    return list(dict.fromkeys((*wanted, *(model.formats if model else ()))))
+    return list(dict.fromkeys((*wanted, *(runnable(model.formats) if model else ()))))
 
 
 def _frameworks(
     directories: Sequence[Directory], options: VerifyOptions
 ) -> tuple[tuple[TargetFormat, ...], tuple[TargetFormat, ...]]:
     """Return the frameworks that are to run, and those that are left out."""
-    there = [target for target in TARGETS if any(target in directory.formats for directory in directories)]
+    there = [target for target in FRAMEWORKS if any(target in directory.formats for directory in directories)]
     lacking = [name for name in options.frameworks if name not in there]
     if lacking:
         raise OptionError(
@@ -288,7 +295,7 @@ class _Verification:
         if config is not None:
             inventory = self.mappings.inventory
             specs = [*inventory.backbone_tensors(config), *inventory.head_tensors(directory.head, config)]
-            formats = {target: self.mappings.formats[target] for target in directory.formats}
+            formats = {target: self.mappings.of(target) for target in directory.formats}
             checks += check_formats(directory, formats, specs)
         checks += filter(None, [check_tokenizer(directory)])
         first = next((name for name in self.running if name in directory.formats), None)
