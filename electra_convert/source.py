@@ -77,7 +77,7 @@ MOST_SHOWN = 10
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 CHUNK = 1 << 20
-MOST_MEMBERS = 10_000
+MOST_MEMBERS = 2_000
 """Files in an archive; that of a training run has hundreds."""
 MOST_DEPTH = 32
 """Folders within one another in an archive."""
