@@ -42,7 +42,7 @@ test-core: .venv/core.ready .venv/actionlint.ready ## Run the tests that need no
 
 test-pytorch: .venv/frameworks.ready ## Run the tests with transformers 4, one framework at a time
 	$(FRAMEWORKS) $(PYTEST) tests/frameworks/test_pytorch.py tests/frameworks/test_pytorch_models.py \
-	  tests/frameworks/test_tokenizer_transformers.py
+	  tests/frameworks/test_pickles.py tests/frameworks/test_tokenizer_transformers.py
 
 test-tensorflow: .venv/frameworks.ready
 	$(FRAMEWORKS) $(PYTEST) tests/frameworks/test_tensorflow.py tests/frameworks/test_tensorflow_models.py \
@@ -60,7 +60,7 @@ test-hub: .venv/frameworks.ready ## Publish with the older client of the Hub, an
 
 test-transformers5: .venv/transformers5.ready ## Run the tests with transformers 5
 	$(TRANSFORMERS5) $(PYTEST) tests/frameworks/test_pytorch.py tests/frameworks/test_pytorch_models.py \
-	  tests/frameworks/test_tokenizer_transformers.py tests/frameworks/test_published.py
+	  tests/frameworks/test_pickles.py tests/frameworks/test_tokenizer_transformers.py tests/frameworks/test_published.py
 
 test-fuzz: .venv/fuzz.ready ## Fuzz every reader for a second, and see that planted faults are found
 	$(FUZZ) $(PYTEST) tests/fuzz/check_findings.py

@@ -24,6 +24,12 @@ def main() -> None:
         sys.exit(run())
     except KeyboardInterrupt:
         tell_of_interrupt()
+    except RuntimeError as error:  # Python before 3.12 makes this of what is raised while a class is made
+        if isinstance(error.__cause__, SystemExit):
+            sys.exit(error.__cause__.code)
+        if isinstance(error.__cause__, KeyboardInterrupt):
+            tell_of_interrupt()
+        raise
     finally:
         ignore_signals()
 

@@ -17,18 +17,21 @@ from typing import Any, Literal
 
 import msgspec
 
-from electra_convert.config_file import check_scope, read_config_file
+from electra_convert.config import ElectraConfig
+from electra_convert.config_file import ConfigFile, check_scope, read_config_file
 from electra_convert.errors import OptionError, OutputError, OutputExistsError
-from electra_convert.formats import module_of
+from electra_convert.formats import GOOGLE, module_of
 from electra_convert.formats.extents import Written
-from electra_convert.formats.google_tf1 import GoogleCheckpoint, open_checkpoint
+from electra_convert.formats.google_tf1 import GoogleCheckpoint
 from electra_convert.inventory import PARTS, Part
 from electra_convert.mapping import load_mappings
+from electra_convert.model_checkpoint import ModelCheckpoint, ModelFiles
+from electra_convert.opening import open_located
 from electra_convert.options import NATIVE_HEAD, ConvertOptions, PartChoice
 from electra_convert.origin import Origin, remember
 from electra_convert.output import clear_abandoned, exists_error, require_space, whole_directory, write_document
-from electra_convert.part import SOURCE_FORMAT, Checkpoint, SourcePart, recognise
-from electra_convert.plan import HeadPlan, Planner, Tokenizer, WeightFile, plan_tokenizer
+from electra_convert.part import Checkpoint, SourcePart
+from electra_convert.plan import HeadPlan, Planner, Tokenizer, WeightFile, copied_tokenizer, plan_tokenizer
 from electra_convert.progress import Advance, Progress, no_progress
 from electra_convert.remote.place import is_url
 from electra_convert.source import Location, locate
@@ -98,8 +101,8 @@ class ConversionReport(msgspec.Struct, frozen=True, kw_only=True):
     """What a conversion did, or would do.
 
     Args:
-        source: Name of the checkpoint's files.
-        identity: SHA-256 of its index.
+        source: Name of the checkpoint's files, or of the model's directory.
+        identity: SHA-256 of its index; of a model, of the hashes of its config and weights.
         topology: What it is, in a sentence.
         output: The output directory.
         parts: What is known of each part.
@@ -129,7 +132,7 @@ def convert_checkpoint(
     exist_ok: bool = False,
     progress: Progress = no_progress,
 ) -> ConversionReport:
-    """Convert a Google checkpoint.
+    """Convert a Google checkpoint, or a model of a framework.
 
     ::
 
@@ -138,8 +141,9 @@ def convert_checkpoint(
         report = convert_checkpoint("electra_small", "out", ConvertOptions(part="discriminator"))
 
     Args:
-        source: A checkpoint: its directory, prefix, one of its files, an archive of it, or the URL of one of these.
-        out: The output directory; by default `<name>-<part>` in the working directory.
+        source: A checkpoint: its directory, prefix, one of its files, an archive of it, or the URL of one of these; or
+            the directory of a model with `config.json` and weights in any format, or its file of weights.
+        out: The output directory; by default `<name>-<part>` in the working directory, or `<name>-converted`.
         options: What to convert, and how.
         dry_run: Only plan.
         exist_ok: That all of it is there already, made by this very conversion, is no error, and nothing of it is made
@@ -152,6 +156,11 @@ def convert_checkpoint(
     Raises:
         ElectraConvertError: The subclass says what went wrong. Heads that were finished stay.
     """
+    if GOOGLE in options.targets:
+        from electra_convert.google_conversion import convert_to_google  # which needs this module
+
+        place = None if out is None else Path(out)
+        return convert_to_google(source, place, options, dry_run=dry_run, exist_ok=exist_ok, progress=progress)
     with locate(source, step=options.step, values=not dry_run, progress=progress) as location:
         conversion = Conversion.prepare(location, None if out is None else Path(out), options)
         conversion.require_apart(source)
@@ -184,8 +193,8 @@ class Conversion:
         notes: What a user should know.
     """
 
-    files: GoogleCheckpoint
-    checkpoint: Checkpoint
+    files: GoogleCheckpoint | ModelFiles
+    checkpoint: Checkpoint | ModelCheckpoint
     parts: Mapping[Part, SourcePart]
     tokenizers: Mapping[Part, Tokenizer]
     heads: Sequence[HeadPlan]
@@ -197,8 +206,7 @@ class Conversion:
     def prepare(cls, location: Location, out: Path | None, options: ConvertOptions) -> Conversion:
         """Plan a conversion; nothing is written, and no tensor is read."""
         mappings = load_mappings(options.mappings)
-        files = open_checkpoint(location.prefix)
-        checkpoint = recognise(mappings, files.tensors, files.unreadable, name=files.prefix)
+        files, checkpoint = open_located(location, mappings, options.part)
         checkpoint = checkpoint.with_task(options.task, options.heads)
         parts = choose_parts(options.part, checkpoint)
         config_file = read_config_file(options.config) if options.config else None
@@ -206,15 +214,13 @@ class Conversion:
             check_scope(config_file, parts, one_transformer=checkpoint.topology.one_transformer)
         understood = checkpoint.understand(parts, config_file=config_file, labels=options.label_names())
         _require_activation(understood, options)
-        vocab = (options.vocab or location.vocabulary) if options.tokenizer else None
-        vocabulary = read_vocabulary(vocab) if vocab else None
         tokenizers = {
-            part: plan_tokenizer(options, config_file, vocabulary, source.config) for part, source in understood.items()
+            part: _tokenizer(options, config_file, location, source.config) for part, source in understood.items()
         }
         identity = {
-            "format": SOURCE_FORMAT,
-            "checkpoint": files.prefix.name,
-            "index_sha256": files.identity,
+            "format": checkpoint.format,
+            "checkpoint": files.name,
+            files.identified_by: files.identity,
             "topology": checkpoint.topology_key,
         }
         heads = []
@@ -223,7 +229,7 @@ class Conversion:
             folder = Path(part) if len(parts) > 1 else Path()
             names = choose_heads(options.heads, mappings.inventory.heads, native=source.native_head)
             heads += [planner.plan(name, folder / name) for name in names]
-        out = out or Path(f"{location.name}-{options.part or parts[0]}")
+        out = out or Path(f"{location.name}-{'converted' if location.is_model else options.part or parts[0]}")
         notes = [note for tokenizer in tokenizers.values() for note in tokenizer.notes]
         notes += _notes(checkpoint, understood, options, files)
         notes += task_notes(checkpoint.tasks, checkpoint.task, [head.head for head in heads])
@@ -256,7 +262,7 @@ class Conversion:
         """Describe this conversion."""
         heads = [self._head_report(head, "already there" if head in there else status) for head in self.heads]
         return ConversionReport(
-            source=self.files.prefix.name,
+            source=self.files.name,
             identity=self.files.identity,
             topology=self.checkpoint.topology.says,
             output=self.out,
@@ -437,7 +443,7 @@ class _Shards:
         return True
 
 
-def choose_parts(choice: PartChoice | None, checkpoint: Checkpoint) -> tuple[Part, ...]:
+def choose_parts(choice: PartChoice | None, checkpoint: Checkpoint | ModelCheckpoint) -> tuple[Part, ...]:
     """Return the parts that are asked for, or the only one there is.
 
     Raises:
@@ -456,9 +462,20 @@ def choose_parts(choice: PartChoice | None, checkpoint: Checkpoint) -> tuple[Par
     return wanted
 
 
+def _tokenizer(
+    options: ConvertOptions, config_file: ConfigFile | None, location: Location, config: ElectraConfig
+) -> Tokenizer:
+    """Return the tokenizer's files: a model's own as they are, if nothing is asked of them, or new ones."""
+    asked = options.vocab or options.lowercase is not None or options.strip_accents is not None
+    if options.tokenizer and location.is_model and not asked:
+        return copied_tokenizer(location.prefix)
+    vocab = (options.vocab or location.vocabulary) if options.tokenizer else None
+    return plan_tokenizer(options, config_file, read_vocabulary(vocab) if vocab else None, config)
+
+
 def _require_activation(parts: Mapping[Part, SourcePart], options: ConvertOptions) -> None:
     """Refuse what no class could load: transformers knows the linear activation in PyTorch alone."""
-    others = [target for target in options.targets if target != "pytorch"]
+    others = [target for target in options.formats if target != "pytorch"]
     linear = [part for part, source in parts.items() if source.config.hidden_act == "linear"]
     if others and linear:
         raise OptionError(
@@ -521,7 +538,10 @@ def _is_this(head: HeadPlan, directory: Path) -> bool:
 
 
 def _notes(
-    checkpoint: Checkpoint, parts: Mapping[Part, SourcePart], options: ConvertOptions, files: GoogleCheckpoint
+    checkpoint: Checkpoint | ModelCheckpoint,
+    parts: Mapping[Part, SourcePart],
+    options: ConvertOptions,
+    files: GoogleCheckpoint | ModelFiles,
 ) -> Iterator[str]:
     if checkpoint.topology.note:
         yield checkpoint.topology.note

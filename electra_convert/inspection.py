@@ -10,10 +10,11 @@ import msgspec
 
 from electra_convert.config_file import read_config_file
 from electra_convert.errors import ConfigError, TensorMismatchError
-from electra_convert.formats.google_tf1 import open_checkpoint
 from electra_convert.inventory import Part
 from electra_convert.mapping import load_mappings
-from electra_convert.part import Checkpoint, recognise
+from electra_convert.model_checkpoint import ModelCheckpoint
+from electra_convert.opening import open_located
+from electra_convert.part import Checkpoint
 from electra_convert.source import locate
 from electra_convert.task import Task
 
@@ -81,7 +82,7 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
 
     Args:
         source: Name of its files.
-        identity: SHA-256 of its index.
+        identity: SHA-256 of its index; empty for a model, whose values would have to be read.
         topology: What it is, in a sentence.
         note: What to know about such checkpoints.
         parts: Its parts.
@@ -109,10 +110,11 @@ def inspect_checkpoint(
     config: str | os.PathLike[str] | None = None,
     mappings: str | os.PathLike[str] | None = None,
 ) -> Inspection:
-    """Say what a checkpoint is; only its index is read.
+    """Say what a checkpoint is, or a model: what it holds is read, and no values.
 
     Args:
-        source: A checkpoint: its directory, prefix, one of its files, an archive of it, or the URL of one of these.
+        source: A checkpoint: its directory, prefix, one of its files, an archive of it, or the URL of one of these; or
+            the directory of a model.
         step: The step to inspect; by default the one the `checkpoint` file names.
         config: Google's hparams, or a `bert_config.json` or `config.json`.
         mappings: A folder of mappings to use instead of the package's own.
@@ -121,13 +123,13 @@ def inspect_checkpoint(
         ElectraConvertError: The subclass says what went wrong.
     """
     with locate(source, step=step, values=False) as location:
-        files = open_checkpoint(location.prefix)
         known = load_mappings(None if mappings is None else Path(mappings))
-        checkpoint = recognise(known, files.tensors, files.unreadable, name=files.prefix).with_task()
+        files, checkpoint = open_located(location, known)
+        checkpoint = checkpoint.with_task()
         file = Path(config) if config is not None else None
         return Inspection(
-            source=files.prefix.name,
-            identity=files.identity,
+            source=files.name,
+            identity="" if location.is_model else files.identity,
             topology=checkpoint.topology.says,
             note=checkpoint.topology.note,
             parts=[_part(checkpoint, part, file) for part in checkpoint.topology.parts],
@@ -138,7 +140,7 @@ def inspect_checkpoint(
         )
 
 
-def _part(checkpoint: Checkpoint, part: Part, config: Path | None) -> InspectedPart:
+def _part(checkpoint: Checkpoint | ModelCheckpoint, part: Part, config: Path | None) -> InspectedPart:
     known: dict[str, Any] = {"config": None, "origins": {}, "assumed": {}, "fault": ""}
     try:
         source = checkpoint.understand([part], config_file=read_config_file(config) if config else None)[part]
@@ -150,7 +152,7 @@ def _part(checkpoint: Checkpoint, part: Part, config: Path | None) -> InspectedP
     return InspectedPart(
         part=part,
         native_head=checkpoint.native_heads[part],
-        parameters=sum(checkpoint.tensors[name].size for name in checkpoint.names[part].present),
+        parameters=sum(checkpoint.tensors[name].size for name in checkpoint.used(part)),
         **known,
     )
 
@@ -159,7 +161,7 @@ def _task(task: Task) -> InspectedTask:
     return InspectedTask(name=task.name, heads=task.heads, outputs=task.outputs, says=task.says, refusal=task.refusal)
 
 
-def _tensor(checkpoint: Checkpoint, name: str) -> TensorReport:
+def _tensor(checkpoint: Checkpoint | ModelCheckpoint, name: str) -> TensorReport:
     tensor = checkpoint.tensors[name]
     owners = checkpoint.owners(name)
     explained = None if owners else checkpoint.explain(name)

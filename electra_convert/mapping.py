@@ -6,7 +6,7 @@ inventory is named, joined or declared absent; every placeholder is known; no tw
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import product
@@ -147,6 +147,7 @@ class FormatMapping(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     format: str
     leaves: dict[str, str]
     modules: dict[str, str]
+    aliases: dict[str, tuple[str, ...]] = {}
     placeholders: dict[str, tuple[Case, ...]] = {}
     transforms: dict[str, TransformName] = {}
     exceptions: dict[str, str] = {}
@@ -188,17 +189,28 @@ class FormatMapping(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         module = self._module_of(spec.row).format(layer=spec.layer, **values)
         return pattern.format(module=module, **values)
 
-    def bind(self, specs: Iterable[TensorSpec], values: Mapping[str, str]) -> list[Binding]:
+    def spellings(self, spec: TensorSpec, values: Mapping[str, str]) -> list[str]:
+        """Return what files may call a canonical tensor: its name, then those it had before."""
+        module = self._module_of(spec.row).format(layer=spec.layer, **values)
+        aliases = self.aliases.get(spec.leaf_key, ()) if spec.name not in self.exceptions else ()
+        return [self.name(spec, values), *(pattern.format(module=module) for pattern in aliases)]
+
+    def bind(
+        self, specs: Iterable[TensorSpec], values: Mapping[str, str], names: Collection[str] = ()
+    ) -> list[Binding]:
         """Compile the rows for these tensors; absent modules are left out.
 
         Args:
             specs: Canonical tensors, in any order.
             values: What `resolve` returned.
+            names: The names in a file; a tensor that has there one that it had before is bound to that.
         """
         parts: dict[str, list[TensorSpec]] = {}
         for spec in specs:
             if spec.row not in self.absent:
-                parts.setdefault(self.name(spec, values), []).append(spec)
+                spellings = self.spellings(spec, values) if names else [self.name(spec, values)]
+                name = next((name for name in spellings if name in names), spellings[0])
+                parts.setdefault(name, []).append(spec)
         return [
             Binding(name, tuple(group), self.transforms.get(group[0].leaf_key, "identity"))
             for name, group in parts.items()
@@ -236,6 +248,19 @@ class Mappings:
     formats: dict[str, FormatMapping]
     hashes: dict[str, str]
     """sha256 of each file, by its name."""
+
+    def of(self, target: str) -> FormatMapping:
+        """Return the mapping of a format.
+
+        Raises:
+            MappingError: There is none.
+        """
+        if target not in self.formats:
+            raise MappingError(
+                f"the mappings say nothing of the format {target}: there are {', '.join(self.formats)}",
+                hint=f"add {target}.yaml to the folder of mappings",
+            )
+        return self.formats[target]
 
 
 def default_directory() -> Path:
@@ -360,11 +385,14 @@ def _pattern_faults(mapping: FormatMapping, inventory: Inventory) -> Iterator[st
         yield from _fields_faults(f"joined: {module}", module, allowed=values, required=set())
     for key, pattern in mapping.leaves.items():
         yield from _fields_faults(f"leaves: {key}", pattern, allowed={"module"}, required={"module"})
+    for key, patterns in mapping.aliases.items():
+        for pattern in patterns:
+            yield from _fields_faults(f"aliases: {key}", pattern, allowed={"module"}, required={"module"})
     for name, pattern in mapping.exceptions.items():
         yield from _fields_faults(f"exceptions: {name}", pattern, allowed=values | {"module"}, required=set())
     known = {f"{kind}.{leaf}" for kind, leaves in LEAVES.items() for leaf in leaves}
     used = {f"{module.kind}.{leaf}" for module in inventory.rows.values() for leaf in LEAVES[module.kind]}
-    for section in (mapping.leaves, mapping.transforms):
+    for section in (mapping.leaves, mapping.transforms, mapping.aliases):
         yield from (f"{key!r} is no kind and leaf: {', '.join(sorted(known))}" for key in section if key not in known)
     yield from (f"leaves: {key} is not spelt" for key in sorted(used - set(mapping.leaves)))
 
@@ -430,8 +458,20 @@ def _collisions(mapping: FormatMapping, inventory: Inventory) -> Iterator[str]:
     found: set[str] = set()
     for head, values in product(inventory.heads, map(dict, product(*choices))):
         specs = inventory.backbone_tensors(config) + inventory.head_tensors(head, config)
-        for binding in mapping.bind(specs, values):
+        bindings = mapping.bind(specs, values)
+        for binding in bindings:
             rows = [spec.row for spec in binding.specs]
             if len(rows) > 1 and tuple(rows) not in mapping.joined.values():
                 found.add(f"{' and '.join(sorted(set(rows)))} are both called {binding.name!r}")
+        found.update(_ambiguous(mapping, bindings, values))
     yield from sorted(found)
+
+
+def _ambiguous(mapping: FormatMapping, bindings: Sequence[Binding], values: Mapping[str, str]) -> Iterator[str]:
+    """Yield the names that a tensor had before and that another one has, or had."""
+    owners = {binding.name: binding.name for binding in bindings}
+    for binding in bindings:
+        for spec in binding.specs if mapping.aliases else ():
+            for alias in mapping.spellings(spec, values)[1:]:
+                if owners.setdefault(alias, binding.name) != binding.name:
+                    yield f"aliases: {alias!r} is what {spec.row} was called, and another tensor is, or was"

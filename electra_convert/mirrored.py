@@ -7,7 +7,7 @@ rounding. The halves must fit side by side: there are at most half as many label
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -51,6 +51,17 @@ class Mirrored:
         first, second = self.specs
         yield Tensor(first.name, first.shape, tensor.dtype, lambda: mirror(tensor.load(), first.shape))
         yield Tensor(second.name, second.shape, tensor.dtype, lambda: difference(second.shape, tensor.dtype))
+
+    def pack(self, canonical: Mapping[str, Tensor]) -> Tensor:
+        """Return Google's tensor, of which canonical ones are made as `is_made` says."""
+        first = canonical[self.specs[0].name]
+        return Tensor(self.name, self.shape, first.dtype, lambda: first.load()[..., : self.shape[-1]])
+
+    def is_made(self, canonical: Mapping[str, Tensor]) -> bool:
+        """Say whether canonical tensors are, bit for bit, those that `unpack` makes of Google's."""
+        return not misfit(self.shape) and all(
+            made.load().tobytes() == canonical[made.name].load().tobytes() for made in self.unpack(self.pack(canonical))
+        )
 
 
 def mirrored(bindings: Sequence[Binding], specs: Sequence[TensorSpec]) -> list[Mirrored]:

@@ -1,28 +1,35 @@
 """A directory of a model, opened in any framework's format as canonical tensors.
 
-It holds `config.json` and weights as transformers has them, whoever wrote them. Names are made from the mapping of the
-format and looked up; what nothing is bound to is kept under its own name, and what is missing is told.
+It holds `config.json` and weights as any version of transformers has them, whoever wrote them. Names are made from the
+mapping of the format and looked up; what nothing is bound to is kept under its own name, and what is missing is told.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from electra_convert.config import ElectraConfig
-from electra_convert.errors import CheckpointNotFoundError, ConfigError, MappingError
-from electra_convert.formats import TARGETS, TargetFormat, module_of, read_weights, weight_files
+from electra_convert.errors import CheckpointNotFoundError, ConfigError, TensorMismatchError
+from electra_convert.formats import TargetFormat
+from electra_convert.formats.table import DTYPES
+from electra_convert.formats.weights import Weights, find_weights, weight_names
 from electra_convert.inventory import Inventory, TensorSpec
 from electra_convert.mapping import Binding, FormatMapping, Mappings
-from electra_convert.models.files import CONFIG_FILE, read_config, read_json
+from electra_convert.models.files import CONFIG_FILE, config_of, read_json
+from electra_convert.printable import printable
 from electra_convert.tensor import Tensor
 from electra_convert.transforms import TRANSFORMS
 
-WEIGHT_SUFFIXES = (".safetensors", ".h5", ".msgpack")
+WEIGHT_SUFFIXES = (".safetensors", ".h5", ".msgpack", ".bin")
+LONGEST_SHOWN = 200
+"""Characters of what `config.json` says that a message shows."""
+ROWS_COMPARED = 4096
+"""Rows of a table that are compared at a time with those of the tensor that is tied to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,34 +38,83 @@ class ModelDirectory:
 
     Args:
         path: Where it is.
-        target: The format that was read.
+        target: The format that was read: whose names the tensors have, whatever files they are in.
+        files: The files of weights that were read.
         others: The other formats that are there.
         head: Its head.
         config: What `config.json` says, as this package understands it.
         said: What `config.json` says, as it is written.
+        bindings: What the config calls for, by the names of the format.
         tensors: The tensors by canonical name. Where one has another shape than the config calls for, it has that.
         missing: What the config calls for and is not there.
         misshapen: Names of the tensors that have another shape than the config calls for.
+        ignored: The tensors that are no weights, or are another one again, with the reason, by the names of the format.
         unknown: The tensors that are in no mapping, by the names of the format.
+        untied: The tensors that should be another one, and are not, by the names of the format: that one's name.
+        stored: All tensors that are there, by the names of the format.
     """
 
     path: Path
     target: TargetFormat
+    files: tuple[Path, ...]
     others: tuple[TargetFormat, ...]
     head: str
     config: ElectraConfig
     said: Mapping[str, Any]
+    bindings: tuple[Binding, ...]
     tensors: Mapping[str, Tensor]
     missing: tuple[TensorSpec, ...]
     misshapen: tuple[str, ...]
+    ignored: Mapping[str, str]
     unknown: Mapping[str, Tensor]
+    untied: Mapping[str, str]
+    stored: Mapping[str, Tensor]
+
+    def require_whole(self) -> None:
+        """Check that the tensors are those that the config calls for, no fewer and no others.
+
+        Raises:
+            TensorMismatchError: They are not. All that are missing, unknown or of another shape or kind are listed.
+        """
+        problems = [*dict.fromkeys(self._faults())]
+        if not problems:
+            return
+        tensors = "1 tensor does" if len(problems) == 1 else f"{len(problems)} tensors do"
+        raise TensorMismatchError(
+            f"{tensors} not fit the model that {self.path / CONFIG_FILE} describes, of the head {self.head}",
+            problems=problems,
+            hint=f"correct {CONFIG_FILE} if it is of another model; if names were changed or added on purpose, say so "
+            "in a copy of the mappings and give it with --mappings; otherwise the files are incomplete",
+        )
+
+    def _faults(self) -> Iterator[str]:
+        lacking = {spec.name for spec in self.missing}
+        for binding in self.bindings:
+            for spec in binding.specs:
+                yield from self._faults_of(binding, spec, missing=spec.name in lacking)
+        yield from (f"{name} is not {other}, to which it should be tied" for name, other in self.untied.items())
+        yield from (f"{name} {list(tensor.shape)} is in no mapping" for name, tensor in self.unknown.items())
+
+    def _faults_of(self, binding: Binding, spec: TensorSpec, *, missing: bool) -> Iterator[str]:
+        expected, tensor = list(binding.shape), self.tensors.get(spec.name)
+        if missing:
+            yield f"{binding.name} {expected} is missing"
+        elif spec.name in self.misshapen and tensor:
+            shape = TRANSFORMS[binding.transform].shape(tensor.shape)
+            yield f"{binding.name} has shape {list(shape)}; the config calls for {expected}"
+        elif tensor and tensor.dtype not in DTYPES:
+            yield f"{binding.name} is {tensor.dtype}; weights are {', '.join(DTYPES)}"
 
 
 def is_model_directory(path: Path) -> bool:
     """Say whether a directory holds a framework's model, and not a checkpoint of Google's code."""
-    if any(_is_file(path / name) for target in TARGETS for name in _files(target)):
-        return True
-    return _is_file(path / CONFIG_FILE) and not any(path.glob("*.index"))
+    names = (CONFIG_FILE, *weight_names())
+    return any(_is_file(path / name) for name in names) and not any(path.glob("*.index"))
+
+
+def is_weight_file(path: Path) -> bool:
+    """Say whether a file is one of the weights of a model, or their index, as far as names tell."""
+    return _is_file(path) and (path.suffix in WEIGHT_SUFFIXES or path.name in weight_names())
 
 
 def nearby_model_directories(path: Path) -> list[Path]:
@@ -70,41 +126,46 @@ def nearby_model_directories(path: Path) -> list[Path]:
     return sorted({file.parent for depth in ("*", "*/*") for file in path.glob(f"{depth}/{CONFIG_FILE}")})
 
 
-def open_model_directory(path: Path, mappings: Mappings, target: TargetFormat | None = None) -> ModelDirectory:
-    """Open the weights of a directory; no values are read before they are needed.
+def open_model_directory(
+    path: Path, mappings: Mappings, target: TargetFormat | None = None, *, file: Path | None = None
+) -> ModelDirectory:
+    """Open the weights of a directory; no values are read before they are needed, but those that should be the same.
+
+    The head is the one that `config.json` names; if it names none, the largest whose tensors are all there.
 
     Args:
         path: The directory.
         mappings: The mappings.
         target: The format to read; by default the first of PyTorch, TensorFlow and Flax that is there.
+        file: A file of the weights to read, where there are several.
 
     Raises:
-        CheckpointNotFoundError: There are no weights, or none in this format.
+        CheckpointNotFoundError: There are no weights, or none in this format, or the file is none of them.
         ConfigError: `config.json` cannot be read, or describes no ELECTRA model.
+        SourceError: The weights cannot be read, or need a package that is not installed.
         CorruptCheckpointError: The weights are damaged.
         MappingError: The mappings know no such format.
     """
-    there = tuple(target for target in TARGETS if weight_files(path, target))
-    target = target or _first(path, there)
-    head, config = named_head(path, mappings.inventory), read_config(path)
-    found = read_weights(path, target)
-    specs = [*mappings.inventory.backbone_tensors(config), *mappings.inventory.head_tensors(head, config)]
-    tied = _tied(mappings.inventory, head, specs)
-    bindings = _bindings(_mapping(mappings, target), [*specs, *tied], found)
-    present = [(binding, found.pop(binding.name)) for binding in bindings if binding.name in found]
-    tensors = [part for binding, tensor in present for part in _canonical(binding, tensor)]
-    names = {spec.name for binding, _ in present for spec in binding.specs}
+    found = find_weights(path)
+    weights = _chosen(path, [each for each in found if file is None or each.holds(file)], target)
+    mapping, inventory, said = mappings.of(weights.target), mappings.inventory, read_json(path / CONFIG_FILE)
+    head = _named(said, path, inventory)
+    config = config_of(said, path / CONFIG_FILE, head or "base")
+    tensors = weights.read()
+    values = _values(mapping, inventory.backbone_tensors(config), tensors)
+    held = _Held(mapping, inventory, config, values, tensors)
+    if head is None:
+        head = held.shown_head(causal=said.get("is_decoder") is True)
+        config = config_of(said, path / CONFIG_FILE, head)
     return ModelDirectory(
         path=path,
-        target=target,
-        others=tuple(other for other in there if other != target),
+        target=weights.target,
+        files=weights.files,
+        others=tuple(dict.fromkeys(each.target for each in found if each.target != weights.target)),
         head=head,
         config=config,
-        said=read_json(path / CONFIG_FILE),
-        tensors={tensor.name: tensor for tensor in tensors},
-        missing=tuple(spec for spec in specs if spec.name not in names),
-        misshapen=tuple(binding.specs[0].name for binding, tensor in present if tensor.shape != binding.shape),
-        unknown=found,
+        said=said,
+        **held.accounted(head),
     )
 
 
@@ -114,50 +175,115 @@ def named_head(path: Path, inventory: Inventory) -> str:
     Raises:
         ConfigError: It cannot be read, or names none.
     """
-    said = read_json(path / CONFIG_FILE).get("architectures")
-    said = said if isinstance(said, list) else []
+    said = read_json(path / CONFIG_FILE)
+    head = _named(said, path, inventory)
+    if head is None:
+        raise _names_none(path, said.get("architectures"), inventory)
+    return head
+
+
+def _named(said: Mapping[str, Any], path: Path, inventory: Inventory) -> str | None:
+    """Return the head whose class a config names; `None` if it names no class at all."""
+    classes = said.get("architectures")
+    if not classes:
+        return None
     heads = {entry.architecture: head for head, entry in inventory.heads.items()}
-    names = [str(name).removeprefix("TF").removeprefix("Flax") for name in said]
+    listed = classes if isinstance(classes, list) else []
+    names = [str(name).removeprefix("TF").removeprefix("Flax") for name in listed]
     known = [heads[name] for name in names if name in heads]
     if len(known) != 1:
-        raise ConfigError(
-            f"{path / CONFIG_FILE} names no ELECTRA class: its architectures are {said}",
-            hint=f"write one of {', '.join(heads)} there",
-        )
+        raise _names_none(path, classes, inventory)
     return known[0]
+
+
+def _names_none(path: Path, said: Any, inventory: Inventory) -> ConfigError:
+    known = ", ".join(entry.architecture for entry in inventory.heads.values())
+    return ConfigError(
+        f"{path / CONFIG_FILE} names no ELECTRA class: its architectures are {printable(str(said), LONGEST_SHOWN)}",
+        hint=f"write one of {known} there",
+    )
 
 
 def _is_file(path: Path) -> bool:
     return os.path.isfile(path)  # noqa: PTH113  # false, where Path.is_file() raises
 
 
-def _files(target: TargetFormat) -> tuple[str, str]:
-    module = module_of(target)
-    return module.SINGLE, module.INDEX
-
-
-def _first(path: Path, there: Sequence[TargetFormat]) -> TargetFormat:
-    if not there:
+def _chosen(path: Path, found: Sequence[Weights], target: TargetFormat | None) -> Weights:
+    chosen = next((weights for weights in found if target in (None, weights.target)), None)
+    if chosen is None:
+        held = ", ".join(dict.fromkeys(weights.target for weights in found))
         raise CheckpointNotFoundError(
-            f"there are no weights in {path}: none of {', '.join(_files(target)[0] for target in TARGETS)}",
-            hint="name a directory with config.json and weights; save others, as pytorch_model.bin, as safetensors",
+            f"there are no {target} weights in {path}, only those of {held}"
+            if found
+            else f"there are no weights in {path}: none of {', '.join(weight_names(single=True))}",
+            hint="name a format that is there"
+            if found
+            else "name a directory with config.json and weights, as transformers saves them",
         )
-    return there[0]
+    return chosen
 
 
-def _mapping(mappings: Mappings, target: TargetFormat) -> FormatMapping:
-    if target not in mappings.formats:
-        raise MappingError(
-            f"the mappings say nothing of the format {target}: there are {', '.join(mappings.formats)}",
-            hint=f"add {target}.yaml to the folder of mappings",
-        )
-    return mappings.formats[target]
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """The tensors of a directory, to be given their canonical names.
+
+    Args:
+        mapping: The mapping of the format.
+        inventory: The inventory.
+        config: The config.
+        values: The placeholders of the mapping, resolved.
+        found: The tensors, by the names of the format.
+    """
+
+    mapping: FormatMapping
+    inventory: Inventory
+    config: ElectraConfig
+    values: Mapping[str, str]
+    found: Mapping[str, Tensor]
+
+    def shown_head(self, *, causal: bool) -> str:
+        """Return the head of which all tensors are there; the largest, and of two that have the same, what is said."""
+        bound = {head: self._bound(self.inventory.head_tensors(head, self.config)) for head in self.inventory.heads}
+        whole = {head: len(own) for head, own in bound.items() if all(each.name in self.found for each in own)}
+        largest = [head for head in whole if whole[head] == max(whole.values())]
+        return "causal_lm" if causal and "causal_lm" in largest else largest[0]
+
+    def accounted(self, head: str) -> dict[str, Any]:
+        """Return what there is of a head, and what else there is: fields of a `ModelDirectory`."""
+        specs = [*self.inventory.backbone_tensors(self.config), *self.inventory.head_tensors(head, self.config)]
+        bindings = self._bound(specs)
+        wanted = [*bindings, *self._bound(_tied(self.inventory, head, specs))]
+        present = [binding for binding in wanted if binding.name in self.found]
+        tensors = {part.name: part for binding in present for part in _canonical(binding, self.found[binding.name])}
+        names = {spec.name: binding.name for binding in wanted for spec in binding.specs}
+        there = {spec.name for binding in present for spec in binding.specs}
+        ties = {tied: other for tied, other in self.inventory.tied_tensors(head).items() if tied in there}
+        again = [tied for tied, other in ties.items() if _is_transpose(tensors[tied], tensors.get(other))]
+        rest = self.found.keys() - {binding.name for binding in present}
+        explained = {name: self.mapping.explain(name) for name in self.found if name in rest}
+        return {
+            "bindings": tuple(bindings),
+            "tensors": {name: tensor for name, tensor in tensors.items() if name not in again},
+            "missing": tuple(spec for spec in specs if spec.name not in there),
+            "misshapen": tuple(each.specs[0].name for each in present if self.found[each.name].shape != each.shape),
+            "ignored": {names[tied]: f"{names[ties[tied]]} again, to which it is tied" for tied in again}
+            | {name: rule[1] for name, rule in explained.items() if rule},
+            "unknown": {name: self.found[name] for name, rule in explained.items() if not rule},
+            "stored": self.found,
+            "untied": {names[tied]: names.get(other, other) for tied, other in ties.items() if tied not in again},
+        }
+
+    def _bound(self, specs: Iterable[TensorSpec]) -> list[Binding]:
+        return self.mapping.bind(specs, self.values, self.found)
 
 
-def _bindings(mapping: FormatMapping, specs: Sequence[TensorSpec], names: Collection[str]) -> list[Binding]:
-    """Bind tensors with the values of the placeholders that make the most names that are there."""
-    bindings = (mapping.bind(specs, values) for values in _choices(mapping))
-    return max(bindings, key=lambda bound: sum(binding.name in names for binding in bound))
+def _values(mapping: FormatMapping, specs: Sequence[TensorSpec], names: Collection[str]) -> dict[str, str]:
+    """Return the values of the placeholders that make the most names that are there."""
+
+    def there(values: Mapping[str, str]) -> int:
+        return sum(binding.name in names for binding in mapping.bind(specs, values, names))
+
+    return max(_choices(mapping), key=there)
 
 
 def _choices(mapping: FormatMapping) -> Iterator[dict[str, str]]:
@@ -171,6 +297,17 @@ def _tied(inventory: Inventory, head: str, specs: Sequence[TensorSpec]) -> Itera
     shapes = {spec.name: spec.shape for spec in specs}
     for tied, other in inventory.tied_tensors(head).items():
         yield TensorSpec(tied, tied.removesuffix(".kernel"), None, "dense", "kernel", shapes[other][::-1])
+
+
+def _is_transpose(kernel: Tensor, table: Tensor | None) -> bool:
+    """Say whether a kernel is a table, transposed, bit for bit."""
+    import numpy as np
+
+    if table is None or len(table.shape) != 2 or (table.shape[::-1], table.dtype) != (kernel.shape, kernel.dtype):
+        return False
+    one, other = kernel.values().T, table.values()
+    rows = (slice(start, start + ROWS_COMPARED) for start in range(0, table.shape[0], ROWS_COMPARED))
+    return all(np.asarray(one[part]).tobytes() == np.asarray(other[part]).tobytes() for part in rows)
 
 
 def _canonical(binding: Binding, tensor: Tensor) -> Iterator[Tensor]:

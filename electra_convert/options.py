@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, get_args, get_type_hints
@@ -10,7 +11,7 @@ import msgspec
 
 from electra_convert.config import label_names
 from electra_convert.errors import OptionError
-from electra_convert.formats import TARGETS, TargetFormat, module_of
+from electra_convert.formats import FRAMEWORKS, GOOGLE, TARGETS, TargetFormat, module_of
 from electra_convert.label_map import read_label_map
 from electra_convert.mapping import LAYOUTS, Layout
 
@@ -21,6 +22,7 @@ PART_CHOICES: tuple[PartChoice, ...] = get_args(PartChoice)
 MOST_LABELS = 1 << 16
 NATIVE_HEAD: Final = "native"
 """Stands for the head that a part was trained on."""
+TARGET_CHOICES: tuple[TargetFormat, ...] = (*TARGETS, GOOGLE)
 
 
 class ConvertOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,7 +33,10 @@ class ConvertOptions(msgspec.Struct, frozen=True, kw_only=True):
         heads: Names of heads; none means all, `native` is the one a part was trained on.
         task: The fine-tuned task whose head is converted, as `NAME`; or as `NAME=HEAD`, where its name does not tell
             what head it has. May be left out where the checkpoint has only one.
-        targets: The formats to write.
+        targets: The formats to write; `google_tf1`, a checkpoint for Google's code, stands alone.
+        generator: The source of the generator, where a checkpoint for Google's code is made of two.
+        optimizer_slots: Put what Google's optimiser keeps beside its variables, at its start.
+        untied_embeddings: Give the generator embeddings of its own in a checkpoint for Google's code.
         step: The step to convert; by default the one the `checkpoint` file names.
         config: Google's hparams, or a `bert_config.json` or `config.json`.
         vocab: The `vocab.txt`; by default the one beside the checkpoint.
@@ -55,7 +60,10 @@ class ConvertOptions(msgspec.Struct, frozen=True, kw_only=True):
     part: PartChoice | None = None
     heads: tuple[str, ...] = ()
     task: str | None = None
-    targets: tuple[TargetFormat, ...] = TARGETS
+    targets: tuple[TargetFormat, ...] = FRAMEWORKS
+    generator: str | None = None
+    optimizer_slots: bool = False
+    untied_embeddings: bool = False
     step: int | None = None
     config: Path | None = None
     vocab: Path | None = None
@@ -76,8 +84,13 @@ class ConvertOptions(msgspec.Struct, frozen=True, kw_only=True):
         problems = [*self._unknown()] or [*self._mistyped()] or [*self._conflicts()]
         if problems:
             raise OptionError("these options do not go together", problems=problems, hint=self._hint(problems))
-        in_order = tuple(target for target in TARGETS if target in self.targets)
+        in_order = tuple(target for target in TARGET_CHOICES if target in self.targets)
         msgspec.structs.force_setattr(self, "targets", in_order)  # the order asked for changes no byte
+
+    @property
+    def formats(self) -> tuple[TargetFormat, ...]:
+        """The formats of frameworks to write."""
+        return tuple(target for target in TARGETS if target in self.targets)
 
     def _unknown(self) -> Iterator[str]:
         """Yield values that no choice has."""
@@ -85,7 +98,7 @@ class ConvertOptions(msgspec.Struct, frozen=True, kw_only=True):
             ("part", self.part, (None, *PART_CHOICES)),
             ("layout", self.layout, LAYOUTS),
             ("dtype", self.dtype, DTYPES),
-            *(("format", target, TARGETS) for target in self.targets),
+            *(("format", target, TARGET_CHOICES) for target in self.targets),
         ]
         for what, value, choices in chosen:
             if value not in choices:
@@ -95,6 +108,8 @@ class ConvertOptions(msgspec.Struct, frozen=True, kw_only=True):
         """Turn texts into paths and lists into tuples; yield what has no such meaning."""
         for name, kind in get_type_hints(type(self)).items():
             value = getattr(self, name)
+            if name == "generator" and isinstance(value, os.PathLike):
+                value = os.fspath(value)
             try:
                 converted = msgspec.convert(value, kind, dec_hook=lambda wanted, given: wanted(given))
                 msgspec.structs.force_setattr(self, name, converted)
@@ -102,18 +117,37 @@ class ConvertOptions(msgspec.Struct, frozen=True, kw_only=True):
                 yield f"{name} is {value!r}: {error}"
 
     def _conflicts(self) -> Iterator[str]:
-        for target in self.targets:
+        for target in self.formats:
             if self.dtype not in module_of(target).DTYPES:
                 yield f"{target} cannot hold {self.dtype}: {', '.join(module_of(target).DTYPES)} can"
         if not self.targets:
             yield "no format is to be written"
         if len(set(self.targets)) < len(self.targets):
             yield f"a format is named twice: {', '.join(self.targets)}"
+        yield from self._google_conflicts()
         yield from self._label_conflicts()
         if not self.tokenizer and (self.vocab or self.lowercase is not None or self.strip_accents is not None):
             yield "no tokenizer is to be written, but a vocabulary, casing or accents are given for it"
         if not 0 <= self.seed < 2**64:
             yield f"seed is {self.seed}; it must be a whole number from 0 to 2**64 - 1"
+
+    def _google_conflicts(self) -> Iterator[str]:
+        """Yield what only a checkpoint for Google's code has, or has not."""
+        if GOOGLE not in self.targets:
+            for name in ("generator", "optimizer_slots", "untied_embeddings"):
+                if getattr(self, name):
+                    yield f"{name} is given, which only {GOOGLE} has"
+            return
+        if self.formats:
+            yield f"{GOOGLE} stands alone, and {' and '.join(self.formats)} are asked for too: convert twice"
+        if self.dtype != "float32":
+            yield f"{GOOGLE} cannot hold {self.dtype}: Google's code has float32 alone"
+        if self.layout != "single" or self.split_formats:
+            yield f"{GOOGLE} is one directory, and a layout is asked for"
+        if len(self.heads) > 1:
+            yield f"{GOOGLE} holds one head of a part, and several are asked for: {', '.join(self.heads)}"
+        if self.generator and self.part in ("discriminator", "generator"):
+            yield f"a source of the generator is given, and the {self.part} alone is asked for"
 
     def _label_conflicts(self) -> Iterator[str]:
         if len(set(self.labels)) < len(self.labels) or not all(self.labels):

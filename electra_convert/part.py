@@ -64,6 +64,11 @@ class SourcePart:
     native_head: str | None
     bindings: tuple[Binding | Mirrored, ...]
 
+    def canonical(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return its canonical tensors, made of those of the checkpoint when they are loaded."""
+        unpacked = (tensor for binding in self.bindings for tensor in binding.unpack(tensors[binding.name]))
+        return {tensor.name: tensor for tensor in unpacked}
+
     @property
     def assumed(self) -> dict[str, Any]:
         """What follows Google's rule because nothing shows it, by field."""
@@ -93,6 +98,11 @@ class Checkpoint:
     name: object = "the checkpoint"
     tasks: tuple[Task, ...] = ()
     task: Task | None = None
+
+    @property
+    def format(self) -> str:
+        """The format of its names."""
+        return SOURCE_FORMAT
 
     @cached_property
     def mapping(self) -> FormatMapping:
@@ -159,6 +169,14 @@ class Checkpoint:
         self._require_tensors(faults, also_unknown=True)
         return understood
 
+    def variables(self, source: SourcePart) -> tuple[Mapping[str, Tensor], None]:  # noqa: ARG002  # they are all
+        """Return what the oracle computes a part with: the variables, and no head that Google's graph has not."""
+        return self.tensors, None
+
+    def used(self, part: Part) -> Collection[str]:
+        """Return the names of the tensors of a part."""
+        return self.names[part].present
+
     def owners(self, name: str) -> dict[Part, str]:
         """Return the parts that have a tensor, each with its canonical name there."""
         return {part: names.present[name] for part, names in self.names.items() if name in names.present}
@@ -194,12 +212,7 @@ class Checkpoint:
         Raises:
             PartNotFoundError: It is not; the message says which are.
         """
-        if part not in self.topology.parts:
-            there = list(self.topology.parts)
-            raise PartNotFoundError(
-                f"this checkpoint has no {part}: it holds {self.topology.says}",
-                hint=f"its {' and '.join(there)} can be converted: --part {there[0]}",
-            )
+        require_part(self.topology, part)
 
     def _refuse_other_runs(self, config_file: ConfigFile) -> None:
         """Refuse hparams of a run that would have written other variables."""
@@ -245,6 +258,20 @@ class Checkpoint:
             problems=problems,
             hint="if variables were renamed or added on purpose, say so in a copy of the mappings and give it with "
             "--mappings; otherwise the checkpoint is incomplete. `electra-convert inspect` lists every tensor",
+        )
+
+
+def require_part(topology: Topology, part: Part) -> None:
+    """Check that a checkpoint of this kind has a part.
+
+    Raises:
+        PartNotFoundError: It has not; the message says which it has.
+    """
+    if part not in topology.parts:
+        there = list(topology.parts)
+        raise PartNotFoundError(
+            f"this checkpoint has no {part}: it holds {topology.says}",
+            hint=f"its {' and '.join(there)} can be converted: --part {there[0]}",
         )
 
 
@@ -375,11 +402,7 @@ class PartNames:
         shown, task = self.evidence.get("num_labels"), self.checkpoint.task
         if shown is None:
             return given
-        if given is not None and len(given) != shown.value:
-            raise ConfigError(
-                f"the labels given are {len(given)}, but {shown.tensor} shows {shown.value}",
-                hint=f"name {shown.value} labels in the order of the training, or leave them out",
-            )
+        require_labels(given, shown)
         known = task.labels if task and len(task.labels) == shown.value else label_names(shown.value)
         return known if given is None else given
 
@@ -394,6 +417,19 @@ class PartNames:
                     spec = TensorSpec(canonical, row, layer, module.kind, leaf, ())
                     name = self.checkpoint.mapping.name(spec, self.values)
                     yield FoundTensor(name, canonical, dimensions, layer, module.when is not None)
+
+
+def require_labels(given: tuple[str, ...] | None, shown: Evidence) -> None:
+    """Check that labels, if any are given, are as many as a head has.
+
+    Raises:
+        ConfigError: They are more, or less.
+    """
+    if given is not None and len(given) != shown.value:
+        raise ConfigError(
+            f"the labels given are {len(given)}, but {shown.tensor} shows {shown.value}",
+            hint=f"name {shown.value} labels in the order of the training, or leave them out",
+        )
 
 
 def _refuse_contradictions(evidence: Mapping[str, Evidence], claims: Claims, file: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,16 +13,28 @@ from typing import Any, Literal
 from electra_convert._version import __version__
 from electra_convert.config import ElectraConfig, head_config
 from electra_convert.config_file import ConfigFile
+from electra_convert.errors import SourceError
 from electra_convert.formats import Contents, TargetFormat, module_of
 from electra_convert.initialize import initial_tensor
 from electra_convert.inventory import Part, TensorSpec
 from electra_convert.json_text import indented_json
 from electra_convert.mapping import Mappings
 from electra_convert.mirrored import Mirrored
+from electra_convert.model_checkpoint import ModelCheckpoint
+from electra_convert.models.files import CONFIG_FILE, read_json
 from electra_convert.options import ConvertOptions
 from electra_convert.part import ASSUMED, Checkpoint, Fate, SourcePart
 from electra_convert.tensor import ITEM_SIZES, Tensor
-from electra_convert.tokenizer import VOCABULARY_FILE, Vocabulary, check_casing, check_fits, tokenizer_files
+from electra_convert.tokenizer import (
+    MAX_FILE_BYTES,
+    TOKENIZER_FILES,
+    VOCABULARY_FILE,
+    Vocabulary,
+    check_casing,
+    check_fits,
+    tokenizer_files,
+)
+from electra_convert.whole_file import read_whole
 
 TensorFate = Literal["copied", "constructed", "tied", "initialised"]
 
@@ -101,6 +114,7 @@ class Tokenizer:
         strip_accents: Whether it strips accents; `None` means exactly when it lower-cases.
         pad_token_id: Id of the padding token.
         notes: What a user should know.
+        copied: They are those of the model that is converted, and not made from its vocabulary.
     """
 
     files: Mapping[str, bytes] = field(default_factory=dict)
@@ -109,6 +123,7 @@ class Tokenizer:
     strip_accents: bool | None = None
     pad_token_id: int = 0
     notes: tuple[str, ...] = ()
+    copied: bool = False
 
     @property
     def assumed(self) -> dict[str, Any]:
@@ -118,7 +133,7 @@ class Tokenizer:
     @property
     def record(self) -> dict[str, Any] | None:
         """What the record of a conversion says of it."""
-        if not self.files:
+        if not self.files or self.copied:
             return None
         return {
             "lowercase": {"value": self.lowercase, "from": self.origin},
@@ -155,6 +170,28 @@ def plan_tokenizer(
     return Tokenizer(files, lowercase, origin, options.strip_accents, vocabulary.ids()["[PAD]"], notes)
 
 
+def copied_tokenizer(directory: Path) -> Tokenizer:
+    """Return the files of a model's tokenizer, as they are.
+
+    Raises:
+        SourceError: One cannot be read.
+    """
+    pad_token_id = read_json(directory / CONFIG_FILE).get("pad_token_id", 0)
+    try:
+        files = {
+            name: read_whole(directory / name, MAX_FILE_BYTES)
+            for name in TOKENIZER_FILES
+            if os.path.lexists(directory / name)
+        }
+    except OSError as error:
+        raise SourceError(
+            f"{error.filename} of the model's tokenizer cannot be read: {error.strerror}",
+            hint="see that you may read it, or leave the tokenizer out with --no-tokenizer",
+        ) from error
+    notes = () if files else (f"there is no tokenizer in {directory}, so none is written: give one with --vocab",)
+    return Tokenizer(files, pad_token_id=pad_token_id if isinstance(pad_token_id, int) else 0, notes=notes, copied=True)
+
+
 def _casing(options: ConvertOptions, config_file: ConfigFile | None) -> tuple[bool, str]:
     """Return whether text is lower-cased, and how that is known."""
     if options.lowercase is not None:
@@ -176,7 +213,7 @@ class Planner:
         tokenizer: The tokenizer's files.
     """
 
-    checkpoint: Checkpoint
+    checkpoint: Checkpoint | ModelCheckpoint
     identity: Mapping[str, str]
     source: SourcePart
     options: ConvertOptions
@@ -209,9 +246,9 @@ class Planner:
         canonical, fates = self._canonical([*backbone, *own])
         for tied, to in inventory.tied_tensors(head).items():
             fates[tied] = ("tied", to)
-        folders = [(PurePosixPath(target), [target]) for target in self.options.targets]
+        folders = [(PurePosixPath(target), [target]) for target in self.options.formats]
         if not self.options.split_formats:
-            folders = [(PurePosixPath(), list(self.options.targets))]
+            folders = [(PurePosixPath(), list(self.options.formats))]
         weights: list[WeightFile] = []
         documents: dict[PurePosixPath, bytes] = {}
         for folder, targets in folders:
@@ -260,7 +297,7 @@ class Planner:
         canonical: Mapping[str, Tensor],
     ) -> list[WeightFile]:
         """Return the files of one head in one format: one, or a shard of backbone and a shard of head."""
-        mapping, module = self.mappings.formats[target], module_of(target)
+        mapping, module = self.mappings.of(target), module_of(target)
         values = mapping.resolve({"part": self.source.part, "head": head, "layout": self.options.layout})
         backbone, own = ([bound.pack(canonical) for bound in mapping.bind(group, values)] for group in specs)
         repeated = {
@@ -320,7 +357,7 @@ class Planner:
                 name: {"fate": fate, "why": why} for name, (fate, why) in self.head_ledger(fates).items()
             },
         }
-        return {"config.json": to_json(config), RECORD_FILE: to_json(record), **self.tokenizer.files}
+        return {CONFIG_FILE: to_json(config), RECORD_FILE: to_json(record), **self.tokenizer.files}
 
     def _task_record(self) -> dict[str, Any]:
         task = self.checkpoint.task
@@ -338,10 +375,10 @@ class Planner:
 
     def _note(self, head: str) -> str:
         inventory, native = self.mappings.inventory, self.source.native_head
-        if native is None or inventory.origin(head) != native:
+        if native is None or inventory.origin(head) != inventory.origin(native):
             return "" if head == "base" else "untrained: fine-tune it"
         if head != native:
-            return "copied, not trained causally"
+            return "copied, not trained causally" if head == "causal_lm" else "copied, trained causally"
         return f"{NATIVE}, {FINE_TUNED} {self.checkpoint.task.name}" if self.checkpoint.task else NATIVE
 
 

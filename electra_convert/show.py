@@ -14,6 +14,8 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from electra_convert.formats import FRAMEWORKS, GOOGLE
+from electra_convert.google_hparams import FINE_TUNING_FILE, HPARAMS_FILE
 from electra_convert.output import in_bytes
 from electra_convert.plan import is_native
 from electra_convert.printable import printable, printable_lines
@@ -87,7 +89,8 @@ def show_conversion(report: ConversionReport, *, dry_run: bool) -> None:
     _show_notes(console, report)
     count = sum(head.status != "already there" for head in report.heads)
     directories = "1 directory" if count == 1 else f"{count} directories"
-    where = f" {in_bytes(report.nbytes)} in {directories} under {printable(str(report.output))}"
+    into = "to" if GOOGLE in report.options.targets else f"in {directories} under"
+    where = f" {in_bytes(report.nbytes)} {into} {printable(str(report.output))}"
     done = ("Would write", "bold") if dry_run else ("Wrote", "bold green")
     console.print()
     console.print(Text.assemble(done, where), soft_wrap=True)
@@ -99,9 +102,8 @@ def show_inspection(inspection: Inspection) -> None:
     """Print what a checkpoint holds."""
     console = stdout_console()
     console.print(Text.assemble((printable(inspection.source), "bold"), f": {inspection.topology}"))
-    console.print(
-        f"{len(inspection.tensors)} tensors, {in_bytes(inspection.nbytes)}; index sha256 {inspection.identity[:16]}"
-    )
+    identity = f"; index sha256 {inspection.identity[:16]}" if inspection.identity else ""
+    console.print(f"{len(inspection.tensors)} tensors, {in_bytes(inspection.nbytes)}{identity}")
     if inspection.note:
         console.print(Text.assemble(("note: ", "yellow"), inspection.note))
     for part in inspection.parts:
@@ -211,13 +213,28 @@ def _show_notes(console: Console, report: ConversionReport) -> None:
 
 def _show_calls(console: Console, report: ConversionReport) -> None:
     """Print the calls that load each part's native head, or else the first head, in each framework."""
+    if GOOGLE in report.options.targets:
+        console.print(f"\nUse it:\n  {_google_call(report)}", soft_wrap=True)
+        return
     native = [head for head in report.heads if is_native(head.note)]
-    console.print("\nLoad it:")
-    for head, target in product(native or report.heads[:1], report.options.targets):
+    formats = [target for target in report.options.formats if target in FRAMEWORKS]
+    if formats:
+        console.print("\nLoad it:")
+    for head, target in product(native or report.heads[:1], formats):
         console.print(f"  {_call(head, target, report.options)}", soft_wrap=True)
+
+
+def _google_call(report: ConversionReport) -> str:
+    """Return how Google's code takes a checkpoint: as the model of a name in its data directory."""
+    pretrained = (report.output / FINE_TUNING_FILE).is_file()
+    goes_on = pretrained and report.options.optimizer_slots
+    script = "run_pretraining.py" if goes_on else "run_finetuning.py"
+    hparams = report.output / (FINE_TUNING_FILE if pretrained and not goes_on else HPARAMS_FILE)
+    call = f"python {script} --data-dir DATA --model-name NAME --hparams {printable(str(hparams))}"
+    return f"{call}  # once it lies in DATA/models/NAME"
 
 
 def _call(head: HeadReport, target: TargetFormat, options: ConvertOptions) -> str:
     split = options.split_formats
-    place, formats = (head.directory / target, (target,)) if split else (head.directory, options.targets)
+    place, formats = (head.directory / target, (target,)) if split else (head.directory, options.formats)
     return load_call(head.architecture, target, place, formats=formats)

@@ -37,10 +37,14 @@ from electra_convert.errors import (
 )
 from electra_convert.formats.google_tf1 import HEADER_KEY, MAX_INDEX_SIZE, index_path, shard_path
 from electra_convert.formats.sstable import MAGIC, read_table
+from electra_convert.formats.weights import named_files, weight_names
 from electra_convert.formats.wire import DamageError, Message
+from electra_convert.model_directory import is_model_directory, is_weight_file, nearby_model_directories
+from electra_convert.models.files import CONFIG_FILE as MODEL_CONFIG
 from electra_convert.output import in_bytes, scratch_folder
 from electra_convert.progress import Advance, Progress, no_progress
 from electra_convert.remote.place import LOCAL, is_url, open_remote, shown
+from electra_convert.tokenizer import TOKENIZER_FILES
 from electra_convert.whole_file import open_file, read_whole
 
 if TYPE_CHECKING:
@@ -67,19 +71,13 @@ NAME_LIMIT = 255
 VOCABULARY = "vocab.txt"
 DATA_FILE = re.compile(r"(?P<prefix>.+)\.data-\d{5}-of-\d{5}")
 STEP = re.compile(r".+-(?P<step>[0-9]{1,18})")
-OTHER_MODELS = (
-    "model.safetensors",
-    "pytorch_model.bin",
-    "tf_model.h5",
-    "flax_model.msgpack",
-    "saved_model.pb",
-)
+SAVED_MODEL = "saved_model.pb"
 
 MOST_SHOWN = 10
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 CHUNK = 1 << 20
-MOST_MEMBERS = 10_000
+MOST_MEMBERS = 2_000
 """Files in an archive; that of a training run has hundreds."""
 MOST_DEPTH = 32
 """Folders within one another in an archive."""
@@ -124,14 +122,18 @@ class Location:
     """Where a checkpoint is.
 
     Args:
-        prefix: What the paths of its files begin with: `electra_small/model.ckpt-30`.
+        prefix: What the paths of its files begin with: `electra_small/model.ckpt-30`; the directory of a model.
         name: What to call it: the name of its directory, or of the archive.
         vocabulary: The `vocab.txt` that belongs to it, if there is one.
+        is_model: It is a model of a framework, and not a checkpoint of Google's code.
+        file: The file of the model's weights that is named, if one is.
     """
 
     prefix: Path
     name: str
     vocabulary: Path | None
+    is_model: bool = False
+    file: Path | None = None
 
 
 @contextmanager
@@ -142,7 +144,8 @@ def locate(
 
     Args:
         source: A directory, prefix, `.index`, `.data-*` or `checkpoint` file, an archive, or the URL of one of these:
-            `hf://org/name` on the Hub, and `google://electra-small` for what Google released, are URLs too.
+            `hf://org/name` on the Hub, and `google://electra-small` for what Google released, are URLs too. Or the
+            directory of a model, or a file of its weights.
         step: The step to use; by default the one the `checkpoint` file names.
         values: Whether the values will be read. If not, the data files of a checkpoint elsewhere are not downloaded:
             files of their sizes stand for them.
@@ -176,11 +179,31 @@ def _here(source: Path, step: int | None, progress: Progress) -> Iterator[Locati
                     prefix = _in_directory(_only_checkpoint_directory(folder, source), step)
                     vocabulary = _vocabulary(prefix, within=folder)
                 yield Location(prefix, source.name.removesuffix(suffix), vocabulary)
+    elif model := _model(source, step):
+        yield model
     else:
         with _readable(source):
             prefix = _find(source, step)
             location = Location(prefix, prefix.parent.resolve().name or "electra", _vocabulary(prefix))
         yield location
+
+
+def _model(source: Path, step: int | None) -> Location | None:
+    """Return where a model of a framework is, given its directory or a file of its weights; `None`, if it is none."""
+    with _readable(source):
+        file = source if is_weight_file(source) else None
+        directory = source.parent if file else source
+        if not is_model_directory(directory):
+            return None
+        if step is not None:
+            raise OptionError(f"{directory} is a model, which has no steps", hint="leave --step out")
+        return Location(
+            directory,
+            directory.resolve().name or "electra",
+            _first_file([directory / VOCABULARY]),
+            is_model=True,
+            file=file,
+        )
 
 
 def archive_suffix(name: str) -> str:
@@ -335,11 +358,11 @@ def _unescape(escape: re.Match[str]) -> str:
 
 def _nothing_in(directory: Path) -> SourceError:
     """Say what there is in a directory without an index."""
-    other = [name for name in OTHER_MODELS if (directory / name).is_file()]
-    if other:
+    if (directory / SAVED_MODEL).is_file():
         return UnsupportedCheckpointError(
-            f"{directory} holds {', '.join(other)}: a model of a framework, not a checkpoint of Google's code",
-            hint="give the directory that google-research/electra wrote: it holds .index and .data files",
+            f"{directory} holds {SAVED_MODEL}, which is not read",
+            hint="give the directory that google-research/electra wrote, with .index and .data files, or of a model, "
+            "with config.json and weights",
         )
     version_1 = [path for path in sorted(directory.iterdir()) if _is_version_1(path)]
     if version_1:
@@ -352,6 +375,7 @@ def _nothing_in(directory: Path) -> SourceError:
             hint=INDEX_HINT,
         )
     below = sorted({str(path.parent) for path in directory.glob("*/*.index")})
+    below += map(str, nearby_model_directories(directory))
     hint = f"give a directory that holds one: {', '.join(below[:MOST_SHOWN])}" if below else EXAMPLE
     there = [f"{path.name} is there" for path in sorted(directory.iterdir())]
     return CheckpointNotFoundError(
@@ -391,6 +415,11 @@ def _vocabulary(prefix: Path, within: Path | None = None) -> Path | None:
     if within is not None:
         above = prefix.absolute().parent.parents
         places += [parent / VOCABULARY for parent in above if parent.is_relative_to(within)]
+    return _first_file(places)
+
+
+def _first_file(places: Iterable[Path]) -> Path | None:
+    """Return the first of some paths at which something is, if that can be read."""
     place = next(filter(os.path.lexists, places), None)
     if place is not None and not place.is_file():
         open_file(place).close()  # says why it cannot be read
@@ -443,7 +472,7 @@ def _is_in_its_folder(place: Remote) -> bool:
     if place.is_root:
         return False
     name = Path(place.name)
-    if name.name == STATE_FILE or _prefix(name) != name:
+    if name.name == STATE_FILE or _prefix(name) != name or name.name in weight_names():
         return True
     if place.parent.child(index_path(name).name).look():
         return True
@@ -455,14 +484,28 @@ def _fill(mirror: Mirror, source: Path, step: int | None, *, values: bool, progr
     """Let a mirror have what is needed to find a checkpoint, and to read it."""
     if source.name == STATE_FILE or source == mirror.path:
         _fill_directory(mirror)
-    else:
+    elif source.name not in weight_names():
         mirror.place(index_path(_prefix(source)))
+    if source.name in weight_names() or is_model_directory(mirror.path):
+        _fill_model(mirror, source, progress)
+        return
     prefix = _find(source, step)
     mirror.fill([index_path(prefix)])
     data = list(takewhile(mirror.place, _data_files(prefix)))
     vocabulary = next(filter(mirror.place, _vocabularies(prefix.parent)), None)
     wanted = [*(data if values else ()), *filter(None, [vocabulary])]
     mirror.fill(wanted, progress)
+
+
+def _fill_model(mirror: Mirror, source: Path, progress: Progress) -> None:
+    """Let a mirror have a model: the weights that are named, or those that are read first, and what is beside them."""
+    names = weight_names() if source == mirror.path else [source.name]
+    weights = next(filter(mirror.place, (mirror.path / name for name in names)), None)
+    for name in {*weight_names()} - {weights.name if weights else ""}:
+        (mirror.path / name).unlink(missing_ok=True)  # which was listed, and is not read
+    mirror.fill(filter(mirror.place, (mirror.path / name for name in (MODEL_CONFIG, *TOKENIZER_FILES))))
+    mirror.fill(filter(None, [weights]), progress)
+    mirror.fill([file for file in named_files(mirror.path) if file != weights and mirror.place(file)], progress)
 
 
 def _fill_directory(mirror: Mirror) -> None:
@@ -494,8 +537,8 @@ def expand_source(pattern: str | os.PathLike[str]) -> list[str | Path]:
 
     Args:
         pattern: A source, which is returned as it is, or one with `*`, `?`, `[...]` or `**` in its path: it matches
-            prefixes, directories that hold a checkpoint, and archives. In a web address `?` begins the query; on the
-            Hub there are no patterns.
+            prefixes, directories that hold a checkpoint or a model, and archives. In a web address `?` begins the
+            query; on the Hub there are no patterns.
 
     Raises:
         CheckpointNotFoundError: None does.
@@ -537,7 +580,7 @@ def _expanded(
     for path, is_folder in {**find(f"{pattern}.index"), **find(pattern)}.items():
         name = PurePosixPath(path).name
         if is_folder:
-            sources |= {path} if any(inside.endswith(".index") for inside in names(path)) else set()
+            sources |= {path} if any(_is_telling(inside) for inside in names(path)) else set()
         elif archive_suffix(name):
             sources.add(path)
         elif name.endswith(".index") and not name.startswith("._"):
@@ -545,6 +588,11 @@ def _expanded(
     if not sources:
         raise _no_match(pattern, names)
     return sorted(sources, key=lambda path: _by_step(PurePosixPath(path)))
+
+
+def _is_telling(name: str) -> bool:
+    """Say whether a folder with a file of this name holds a checkpoint, or a model."""
+    return name.endswith(".index") or name in weight_names()
 
 
 def _no_match(pattern: str, names: Callable[[str], Iterable[str]]) -> CheckpointNotFoundError:

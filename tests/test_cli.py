@@ -22,10 +22,9 @@ import electra_convert
 from electra_convert import ConvertOptions, load_mappings
 from electra_convert.cli import main
 from electra_convert.cli.arguments import HEADS, NATIVE_HEAD
-from electra_convert.formats import TARGETS
 from electra_convert.formats.sstable import read_table, write_table
 from electra_convert.mapping import LAYOUTS
-from electra_convert.options import DTYPES, PART_CHOICES
+from electra_convert.options import DTYPES, PART_CHOICES, TARGET_CHOICES
 from electra_convert.signals import WORDS
 
 MAPPINGS = Path(__file__).parents[1] / "mappings"
@@ -331,6 +330,29 @@ main()
         assert said.endswith(WORDS) == (number == signal.SIGINT)
 
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_while_a_class_is_made(self, number: signal.Signals) -> None:
+        """Python before 3.12 makes a `RuntimeError` of what is raised then."""
+        script = """
+import signal, sys
+import electra_convert.signals
+from electra_convert.__main__ import main
+signal.signal(signal.SIGINT, signal.default_int_handler)
+class Name:
+    def __set_name__(self, owner, name):
+        signal.raise_signal(int(sys.argv[1]))
+heed = electra_convert.signals.heed_signals
+def heed_signals():
+    heed()
+    type("Made", (), {"name": Name()})
+sys.modules["electra_convert.__main__"].heed_signals = heed_signals
+main()
+"""
+        command = [sys.executable, "-c", script, str(int(number))]
+        ended = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert ended.returncode == 128 + number, ended.stderr
+        assert "Traceback" not in ended.stderr
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
     def test_one_that_is_lost_is_sent_again(self, number: signal.Signals) -> None:
         """In the callback of a weak reference nothing can be raised; Python drops it there."""
         script = """
@@ -549,9 +571,9 @@ class TestHelp:
             "layout": LAYOUTS,
             "dtype": DTYPES,
             "heads": (*HEADS, NATIVE_HEAD),
-            "targets": TARGETS,
+            "targets": TARGET_CHOICES,
         }
-        assert get_args(electra_convert.formats.TargetFormat) == TARGETS
+        assert get_args(electra_convert.formats.Framework) == FRAMEWORKS
 
     def test_every_option_of_the_library_can_be_typed(self, fixtures: Path) -> None:
         """Each field of ConvertOptions has an option, and the same default."""

@@ -106,6 +106,12 @@ class TestEqual:
         for name in ("electra_tiny", "electra_tiny_sharded"):
             assert diff_checkpoints(fixtures / name, fixtures / name, DiffOptions(parts=("generator",))).equal
 
+    def test_a_file_of_weights(self, model: Path) -> None:
+        """It stands for its directory, and names the format."""
+        report = diff_checkpoints(model / tensorflow.SINGLE, model)
+        assert report.equal
+        assert (report.a.format, report.b.format) == ("tensorflow", "pytorch")
+
     def test_names_without_the_prefix(self, model: Path, tmp_path: Path) -> None:
         """A base model's names may have the prefix of the backbone, or not."""
 
@@ -180,14 +186,19 @@ class TestTensors:
         assert "1 tensor in no mapping: surplus.weight" in shown
         assert "embeddings.norm.bias            missing in A: float32" in shown
 
-    def test_a_tied_kernel_is_told(self, model: Path, tmp_path: Path) -> None:
-        """A tied tensor that one file holds once more is known by its canonical name."""
+    def test_a_tied_kernel(self, model: Path, tmp_path: Path) -> None:
+        """A tied tensor that one file holds once more is no difference; one that is another is told by its name."""
 
         def add(arrays: dict[str, Array]) -> None:
-            arrays["generator_lm_head.weight"] = arrays["electra.embeddings.word_embeddings.weight"]
+            arrays["generator_lm_head.weight"] = arrays["electra.embeddings.word_embeddings.weight"].copy()
+
+        def add_another(arrays: dict[str, Array]) -> None:
+            add(arrays)
+            arrays["generator_lm_head.weight"][-1, -1] += 1
 
         head = model.parent / "masked_lm"
-        report = diff_checkpoints(changed(head, tmp_path / "tied", add), head)
+        assert diff_checkpoints(changed(head, tmp_path / "tied", add), head).equal
+        report = diff_checkpoints(changed(head, tmp_path / "untied", add_another), head)
         assert [(found.name, found.fate) for found in report.different] == [("generator.output.kernel", "missing in B")]
         assert report.a.unknown == ()
 
@@ -339,7 +350,7 @@ class TestRefusals:
         folder = tmp_path / "out"
         folder.mkdir()
         heads = [changed(model, folder / name) for name in ("base", "pretraining")]
-        for path, near in ((model / pytorch.SINGLE, [model]), (folder, heads), (tmp_path, heads)):
+        for path, near in ((folder, heads), (tmp_path, heads)):
             result = run(path, model)
             assert result.exit_code == 2
             assert f"name the directory of a model: {' or '.join(map(str, near))}" in result.stderr

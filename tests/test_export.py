@@ -20,7 +20,7 @@ from electra_convert.export.model import tree_of
 from electra_convert.export.report import Agreement, Exported, ExportReport
 from electra_convert.export.show import show_export
 from electra_convert.export.targets import DESCRIBED, EXPORT_TARGETS, load_call
-from electra_convert.formats import TARGETS, pytorch
+from electra_convert.formats import FRAMEWORKS, pytorch
 from electra_convert.parity.worker import MOST_POSITIONS, kept
 from electra_convert.show import stdout_console
 from tests.test_diff import QUERY, changed
@@ -71,7 +71,7 @@ class TestOptions:
         assert options.keys() - {"model", "out", "as_json", "debug"} == set(ExportOptions.__struct_fields__)
         assert options["targets"].type.choices == EXPORT_TARGETS  # type: ignore[attr-defined]
         assert options["targets"].default == ",".join(EXPORT_TARGETS)
-        assert options["format"].type.choices == TARGETS  # type: ignore[attr-defined]
+        assert options["format"].type.choices == FRAMEWORKS  # type: ignore[attr-defined]
         assert tuple(DESCRIBED) == EXPORT_TARGETS
 
 
@@ -111,19 +111,31 @@ class TestRefusals:
             assert f"the export is to be written to {out}, where the model is" in result.stderr
         assert (model / pytorch.SINGLE).is_file()
 
+    @pytest.mark.usefixtures("installed")
     def test_several_heads(self, model: Path, tmp_path: Path) -> None:
         """A folder of several heads leads to the directories of one."""
         result = run(model.parent, tmp_path / "out")
         assert result.exit_code == 2
         assert f"name the directory of a model: {model.parent / 'base'} or " in result.stderr
 
+    @pytest.mark.usefixtures("installed")
     def test_a_checkpoint_of_google(self, fixtures: Path, tmp_path: Path) -> None:
         """A checkpoint that was not converted is told how to be."""
         result = run(fixtures / "electra_tiny", tmp_path / "out")
         assert result.exit_code == 2
-        assert "is no directory of a model" in result.stderr
+        assert "is a checkpoint of Google's code, and no directory of a model" in result.stderr
         assert "electra-convert --head native SOURCE OUT" in result.stderr
 
+    @pytest.mark.usefixtures("installed")
+    def test_nothing_there(self, tmp_path: Path) -> None:
+        """What cannot be found is one message."""
+        for path in (tmp_path / "nowhere", tmp_path / ("long" * 100), tmp_path):
+            result = run(path, tmp_path / "out")
+            assert result.exit_code == 1
+            assert str(path) in result.stderr
+            assert "Traceback" not in result.stderr
+
+    @pytest.mark.usefixtures("installed")
     def test_a_format_that_is_not_there(self, model: Path, tmp_path: Path) -> None:
         """A format is named that the directory does not hold."""
         other = changed(model, tmp_path / "model")
@@ -131,6 +143,7 @@ class TestRefusals:
         with pytest.raises(CheckpointNotFoundError):
             export_model(other, tmp_path / "out", ExportOptions(format="flax"))
 
+    @pytest.mark.usefixtures("installed")
     def test_tensors_that_do_not_fit(self, model: Path, tmp_path: Path) -> None:
         """What is missing, of another shape, or in no mapping is one error that lists all of it."""
 
@@ -139,11 +152,11 @@ class TestRefusals:
             arrays["surplus.weight"] = np.zeros(3, "f4")
             arrays[QUERY] = arrays[QUERY][:60].copy()
 
-        with pytest.raises(TensorMismatchError, match=r"the pretraining model that its config\.json names") as raised:
+        with pytest.raises(TensorMismatchError, match=r"3 tensors do not fit the model that") as raised:
             export_model(changed(model, tmp_path / "model", change), tmp_path / "out")
         assert raised.value.problems == (
-            "embeddings.norm.bias [32] is missing",
-            "layer.1.attention.query.kernel has shape [64, 60]; expected [64, 64]",
+            "electra.embeddings.LayerNorm.bias [32] is missing",
+            f"{QUERY} has shape [60, 64]; the config calls for [64, 64]",
             "surplus.weight [3] is in no mapping",
         )
 
@@ -195,7 +208,7 @@ def test_what_is_shown(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> No
         for target in EXPORT_TARGETS
     ]
     report = ExportReport(
-        model=tmp_path,
+        model=str(tmp_path),
         output=Path("out"),
         architecture="ElectraForQuestionAnswering",
         head="question_answering",

@@ -275,12 +275,29 @@ def test_a_version_1_checkpoint_is_told(tmp_path: Path, source: str, *, state: b
         assert "tf.compat.v1.train.SaverDef.V2" in message
 
 
-@pytest.mark.parametrize("weights", ["model.safetensors", "pytorch_model.bin", "tf_model.h5", "saved_model.pb"])
-def test_other_models_are_told(tmp_path: Path, weights: str) -> None:
-    """They are no checkpoint of Google's code."""
-    directory = fill(tmp_path / "a", "config.json", weights)
-    assert f"holds {weights}: a model of a framework" in refusal(directory, UnsupportedCheckpointError)
-    assert "is no file of a checkpoint of Google's code" in refusal(directory / weights, UnsupportedCheckpointError)
+@pytest.mark.parametrize("weights", ["model.safetensors", "tf_model.h5", "flax_model.msgpack"])
+def test_a_model_is_a_source(tmp_path: Path, weights: str) -> None:
+    """By its directory, or by a file of its weights, which names the format."""
+    directory = fill(tmp_path / "a", "config.json", "vocab.txt", weights)
+    for source in (directory, directory / weights):
+        with locate(source) as location:
+            assert (location.prefix, location.name, location.is_model) == (directory, "a", True)
+            assert location.vocabulary == directory / "vocab.txt"
+            assert location.file == (None if source == directory else source)
+
+
+def test_a_checkpoint_beside_a_model_is_the_source(tmp_path: Path) -> None:
+    """What has an index is a checkpoint of Google's code."""
+    directory = fill(tmp_path / "a", "config.json", "model.safetensors", "model.ckpt-7.index")
+    with locate(directory) as location:
+        assert (location.prefix, location.is_model) == (directory / "model.ckpt-7", False)
+
+
+def test_other_models_are_told(tmp_path: Path) -> None:
+    """What is neither is named."""
+    directory = fill(tmp_path / "a", "saved_model.pb")
+    assert "holds saved_model.pb, which is not read" in refusal(directory, UnsupportedCheckpointError)
+    assert "is no file of a checkpoint" in refusal(directory / "saved_model.pb", UnsupportedCheckpointError)
 
 
 def test_a_directory_that_may_not_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

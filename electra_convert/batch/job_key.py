@@ -12,23 +12,25 @@ from electra_convert._version import __version__
 from electra_convert.batch.jobs import Job
 from electra_convert.digest import sha256_of
 from electra_convert.errors import OptionError
-from electra_convert.formats.google_tf1 import open_checkpoint
+from electra_convert.mapping import load_mappings
+from electra_convert.opening import open_located
 from electra_convert.source import locate
 
 
 def job_key(job: Job) -> str:
     """Return the hash of a job: of its checkpoint, its options, and the version of this package.
 
-    The checkpoint counts by its index, which holds the checksum of every tensor, and its vocabulary; files that the
-    options name count by their content.
+    The checkpoint counts by its index, which holds the checksum of every tensor, and its vocabulary; a model by all of
+    its files that are read, and files that the options name by their content.
 
     Raises:
         ElectraConvertError: The checkpoint, or a file that is named, cannot be read.
     """
     with locate(job.source, values=False) as location:
+        mappings = load_mappings(job.convert.mappings if location.is_model else None)
         decided = {
             "electra_convert": __version__,
-            "checkpoint": open_checkpoint(location.prefix).identity,
+            "checkpoint": open_located(location, mappings).files.identity,
             "vocabulary": _hash_of(location.vocabulary) if location.vocabulary else None,
             "job": msgspec.to_builtins(msgspec.structs.replace(job, id="", source="", output=""), enc_hook=_hash_of),
         }

@@ -18,13 +18,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
 from electra_convert.errors import MappingError, PlanError
-from electra_convert.formats import TARGETS, TargetFormat
+from electra_convert.formats import FRAMEWORKS, TARGETS, Framework
 from electra_convert.mapping import Layout
 from electra_convert.options import MOST_LABELS, NATIVE_HEAD, Dtype, PartChoice
 from electra_convert.yaml import read_yaml
@@ -32,6 +32,10 @@ from electra_convert.yaml import read_yaml
 ALL_HEADS = "all"
 DEFAULT_OUTPUT = "out/{name}/{step}"
 Count = Annotated[int, Meta(ge=1, le=MOST_LABELS)]
+if TYPE_CHECKING:
+    PlannedTarget = str
+else:
+    PlannedTarget = Literal[TARGETS]
 
 
 def _about(text: str) -> Any:
@@ -49,7 +53,7 @@ class TokenizerPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 class VerifyPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How what was written is proven."""
 
-    frameworks: Annotated[tuple[TargetFormat, ...], _about("Frameworks to run; by default all that were written.")] = ()
+    frameworks: Annotated[tuple[Framework, ...], _about("Frameworks to run; by default all that were written.")] = ()
     text: Annotated[str | None, _about("Real text, UTF-8, to try the head count and the casing on.")] = None
     budget: Annotated[float | None, _about("Floating-point operations one head may cost in one framework.")] = None
 
@@ -84,7 +88,7 @@ class JobDefaults(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     task: Annotated[str | None, _about("The fine-tuned task, NAME or NAME=HEAD; needed where there are several.")] = (
         None
     )
-    targets: Annotated[tuple[TargetFormat, ...], _about("Formats to write.")] = TARGETS
+    targets: Annotated[tuple[PlannedTarget, ...], _about("Formats to write.")] = FRAMEWORKS
     config: Annotated[str | None, _about("Google's hparams JSON, a bert_config.json or config.json.")] = None
     tokenizer: Annotated[TokenizerPlan | bool, _about("How the tokenizer is made; false for none.")] = TokenizerPlan()
     labels: Annotated[tuple[str, ...], _about("Names of labels, for classification heads.")] = ()

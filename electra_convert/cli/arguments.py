@@ -55,14 +55,28 @@ HEADS = (
 )
 
 
+def target_choices() -> tuple[str, ...]:
+    """Return the formats that can be written."""
+    from electra_convert.options import TARGET_CHOICES
+
+    return TARGET_CHOICES
+
+
 class CommaSeparated(click.ParamType[Any]):
     """Several values in one option: `a,b,c`."""
 
     name = "list"
 
-    def __init__(self, choices: tuple[str, ...] = (), *, everything: str | None = None) -> None:
-        self.choices = choices
+    def __init__(
+        self, choices: tuple[str, ...] | Callable[[], tuple[str, ...]] = (), *, everything: str | None = None
+    ) -> None:
+        self._choices = choices
         self.everything = everything
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The values there are, which may be known only when they are asked for; none means any."""
+        return self._choices() if callable(self._choices) else self._choices
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:  # noqa: ARG002  # click's signature
         """Return what help shows for the value."""

@@ -8,7 +8,16 @@ from typing import Any
 
 import click
 
-from electra_convert.cli.arguments import ANY_PATH, EXISTING_FILE, HEADS, NATIVE_HEAD, SOURCE, CommaSeparated, common
+from electra_convert.cli.arguments import (
+    ANY_PATH,
+    EXISTING_FILE,
+    HEADS,
+    NATIVE_HEAD,
+    SOURCE,
+    CommaSeparated,
+    common,
+    target_choices,
+)
 from electra_convert.cli.errors import told
 from electra_convert.cli.verify import require_provable, show_proof, verified_output
 
@@ -38,10 +47,26 @@ from electra_convert.cli.verify import require_provable, show_proof, verified_ou
 @click.option(
     "--to",
     "targets",
-    type=CommaSeparated(("pytorch", "tensorflow", "flax")),
+    type=CommaSeparated(target_choices),
     default="pytorch,tensorflow,flax",
     show_default=True,
-    help="Formats to write.",
+    help="Formats to write; or google_tf1 alone, a checkpoint for Google's code.",
+)
+@click.option(
+    "--generator",
+    type=SOURCE,
+    help="With --to google_tf1: the source of the generator. SOURCE is the discriminator's then.",
+)
+@click.option(
+    "--with-optimizer-slots",
+    "optimizer_slots",
+    is_flag=True,
+    help="With --to google_tf1: Adam's moments too, at zero, as run_pretraining.py needs them to go on.",
+)
+@click.option(
+    "--untied-embeddings",
+    is_flag=True,
+    help="With --to google_tf1: the generator has embeddings of its own (untied_generator_embeddings).",
 )
 @click.option("--vocab", type=EXISTING_FILE, help="The vocab.txt; by default the one beside the checkpoint.")
 @click.option("--tokenizer/--no-tokenizer", default=True, help="Write tokenizer files, or the weights alone.")
@@ -80,15 +105,16 @@ def convert(
     """Convert SOURCE to OUT.
 
     SOURCE is a checkpoint's directory, prefix, one of its files, or a .zip or .tar.gz of it, or the URL of one
-    (https://, gs://, s3://, hf://org/name), or google://electra-small, -base or -large; by default the working
-    directory. OUT is by default ./NAME-PART.
+    (https://, gs://, s3://, hf://org/name), or google://electra-small, -base or -large; or the directory of a model
+    of PyTorch, TensorFlow or Flax, or its file of weights; by default the working directory. OUT is by default
+    ./NAME-PART, or ./NAME-converted for a model, or ./NAME-google for a checkpoint for Google's code.
     """
     with told(debug=debug):
         from electra_convert import ConvertOptions, convert_checkpoint
         from electra_convert.show import print_json, show_conversion, show_progress
 
         if verified:
-            require_provable(dry_run=dry_run)
+            require_provable(dry_run=dry_run, targets=options["targets"])
         with show_progress() as progress:
             report = convert_checkpoint(
                 source, out, ConvertOptions(**options), dry_run=dry_run, exist_ok=verified, progress=progress

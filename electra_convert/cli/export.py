@@ -7,12 +7,12 @@ from typing import Any
 
 import click
 
-from electra_convert.cli.arguments import ANY_PATH, EXISTING_FOLDER, CommaSeparated
+from electra_convert.cli.arguments import ANY_PATH, EXISTING_FOLDER, SOURCE, CommaSeparated
 from electra_convert.cli.errors import told
 
 
 @click.command()
-@click.argument("model", type=EXISTING_FOLDER)
+@click.argument("model", type=SOURCE)
 @click.argument("out", type=ANY_PATH)
 @click.option(
     "--to",
@@ -31,13 +31,13 @@ from electra_convert.cli.errors import told
 @click.option("--mappings", type=EXISTING_FOLDER, help="A folder of mappings instead of the package's own.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def export(model: Path, out: Path, *, as_json: bool, debug: bool, **options: Any) -> None:
+def export(model: str | Path, out: Path, *, as_json: bool, debug: bool, **options: Any) -> None:
     """Write a model for the library of a framework alone: Orbax, Keras 3, SavedModel.
 
     MODEL is one head's directory that a conversion wrote, or any directory with config.json and weights of PyTorch,
-    TensorFlow or Flax. What is written needs neither transformers nor this package. It is loaded by its library in a
-    process of its own, run, and compared with the model; OUT appears if all agree. Tokenizer files and config.json are
-    copied. Exit 1, and no OUT, if anything fails.
+    TensorFlow or Flax, on the Hub too: hf://org/name. What is written needs neither transformers nor this package. It
+    is loaded by its library in a process of its own, run, and compared with the model; OUT appears if all agree. Tokenizer
+    files and config.json are copied. Exit 1, and no OUT, if anything fails.
     """
     with told(debug=debug):
         from electra_convert import ExportOptions, export_model

@@ -18,13 +18,18 @@ from electra_convert.diff.options import SideOptions
 from electra_convert.diff.report import ComparedSide
 from electra_convert.errors import OptionError
 from electra_convert.formats import TargetFormat
-from electra_convert.formats.google_tf1 import open_checkpoint
 from electra_convert.mapping import Mappings
-from electra_convert.model_directory import is_model_directory, nearby_model_directories, open_model_directory
-from electra_convert.part import SOURCE_FORMAT, recognise
+from electra_convert.model_directory import (
+    is_model_directory,
+    is_weight_file,
+    nearby_model_directories,
+    open_model_directory,
+)
+from electra_convert.opening import open_located
+from electra_convert.part import SOURCE_FORMAT
 from electra_convert.progress import Progress, no_progress
 from electra_convert.remote.place import is_url
-from electra_convert.source import locate
+from electra_convert.source import Location, locate
 from electra_convert.tensor import Tensor
 from electra_convert.tokenizer import TOKENIZER_FILES, VOCABULARY_FILE
 
@@ -71,25 +76,32 @@ def open_side(
     Raises:
         ElectraConvertError: The subclass says what went wrong.
     """
-    if not is_url(source) and is_model_directory(Path(source)):
-        yield _model(Path(source), mappings, options.format)
-        return
-    if not is_url(source) and (nearby := nearby_model_directories(Path(source))):
+    if not is_url(source) and not is_model_directory(Path(source)):
+        _require_one(Path(source))
+    with locate(source, step=options.step, progress=progress) as location:
+        if location.is_model:
+            yield _model(source, location, mappings, options.format)
+        else:
+            yield _google(source, location, mappings, options)
+
+
+def _require_one(path: Path) -> None:
+    """Refuse a path near a model where that may have been meant, and not a checkpoint."""
+    if not is_weight_file(path) and (nearby := nearby_model_directories(path)):
         raise OptionError(
-            f"{source} is no directory of one model, nor a checkpoint of Google's code",
+            f"{path} is no directory of one model, nor a checkpoint of Google's code",
             hint=f"name the directory of a model: {' or '.join(map(str, nearby[:MOST_NAMED]))}",
         )
-    with _google(source, mappings, options, progress) as side:
-        yield side
 
 
-def _model(path: Path, mappings: Mappings, target: TargetFormat | None) -> Side:
-    opened = open_model_directory(path, mappings, target)
+def _model(source: str | os.PathLike[str], location: Location, mappings: Mappings, target: TargetFormat | None) -> Side:
+    path = location.prefix
+    opened = open_model_directory(path, mappings, target, file=location.file)
     known = {*ElectraConfig.__struct_fields__, *NOT_OF_THE_MODEL}
     architecture = mappings.inventory.heads[opened.head].architecture
     return Side(
         described=ComparedSide(
-            source=str(path),
+            source=str(source),
             format=opened.target,
             model=architecture,
             unread=opened.others,
@@ -104,29 +116,24 @@ def _model(path: Path, mappings: Mappings, target: TargetFormat | None) -> Side:
     )
 
 
-@contextmanager
-def _google(
-    source: str | os.PathLike[str], mappings: Mappings, options: SideOptions, progress: Progress
-) -> Iterator[Side]:
-    with locate(source, step=options.step, progress=progress) as location:
-        files = open_checkpoint(location.prefix)
-        checkpoint = recognise(mappings, files.tensors, files.unreadable, name=files.prefix).with_task(options.task)
-        (part,) = choose_parts(options.part, checkpoint)
-        config_file = read_config_file(options.config) if options.config else None
-        known = checkpoint.understand([part], config_file=config_file)[part]
-        architecture = mappings.inventory.heads[known.native_head or "base"].architecture
-        tensors = [each for bound in known.bindings for each in bound.unpack(files.tensors[bound.name])]
-        names = sorted({binding.name for binding in known.bindings})
-        yield Side(
-            described=ComparedSide(source=str(source), format=SOURCE_FORMAT, model=architecture),
-            config=_fields(known.config, architecture),
-            assumed=frozenset(known.assumed),
-            extras={},
-            tensors={tensor.name: tensor for tensor in tensors},
-            files={VOCABULARY_FILE: location.vocabulary} if location.vocabulary else {},
-            whole=False,
-            check=lambda: files.check(names),
-        )
+def _google(source: str | os.PathLike[str], location: Location, mappings: Mappings, options: SideOptions) -> Side:
+    files, checkpoint = open_located(location, mappings, options.part)
+    checkpoint = checkpoint.with_task(options.task)
+    (part,) = choose_parts(options.part, checkpoint)
+    config_file = read_config_file(options.config) if options.config else None
+    known = checkpoint.understand([part], config_file=config_file)[part]
+    architecture = mappings.inventory.heads[known.native_head or "base"].architecture
+    names = sorted({binding.name for binding in known.bindings})
+    return Side(
+        described=ComparedSide(source=str(source), format=SOURCE_FORMAT, model=architecture),
+        config=_fields(known.config, architecture),
+        assumed=frozenset(known.assumed),
+        extras={},
+        tensors=known.canonical(files.tensors),
+        files={VOCABULARY_FILE: location.vocabulary} if location.vocabulary else {},
+        whole=False,
+        check=lambda: files.check(names),
+    )
 
 
 def _fields(config: ElectraConfig, architecture: str) -> dict[str, Any]:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from electra_convert.errors import OptionError, TensorMismatchError
+from electra_convert.errors import OptionError
 from electra_convert.formats import TargetFormat
 from electra_convert.inventory import TensorSpec
 from electra_convert.mapping import Mappings
 from electra_convert.model_directory import (
     ModelDirectory,
     is_model_directory,
+    is_weight_file,
     nearby_model_directories,
-    open_model_directory,
 )
+from electra_convert.progress import Progress
+from electra_convert.remote.place import is_url
+from electra_convert.source import Location, locate
 
 if TYPE_CHECKING:
     from electra_convert.tensor import Array
@@ -24,25 +29,32 @@ MOST_NAMED = 3
 """Directories that a message names where another was meant."""
 
 
-def open_whole_model(path: Path, mappings: Mappings, target: TargetFormat | None) -> ModelDirectory:
-    """Open the directory of a model that has every tensor its config calls for, and no other.
+@contextmanager
+def locate_model(source: str | os.PathLike[str], progress: Progress) -> Iterator[Location]:
+    """Find the model that a source names.
 
     Raises:
-        OptionError: It is no directory of one model.
-        TensorMismatchError: Tensors are missing, unknown or of another shape. All of them are listed.
-        ElectraConvertError: It cannot be read.
+        OptionError: It names several, or a checkpoint of Google's code.
+        SourceError: There is none.
     """
-    if not is_model_directory(path):
-        raise _no_model(path)
-    model = open_model_directory(path, mappings, target)
-    problems = [*_faults(model, specs_of(model, mappings))]
-    if problems:
-        raise TensorMismatchError(
-            f"the {model.target} weights in {path} are not those of the {model.head} model that its config.json names",
-            problems=problems,
-            hint="correct config.json, or convert again; `electra-convert diff` compares two directories",
+    if not is_url(source) and not is_model_directory(Path(source)):
+        _require_one(Path(source))
+    with locate(source, progress=progress) as location:
+        if not location.is_model:
+            raise OptionError(
+                f"{source} is a checkpoint of Google's code, and no directory of a model",
+                hint="convert it first (electra-convert --head native SOURCE OUT), and name one head's directory",
+            )
+        yield location
+
+
+def _require_one(path: Path) -> None:
+    nearby = [] if is_weight_file(path) else nearby_model_directories(path)
+    if nearby:
+        raise OptionError(
+            f"{path} is no directory of one model",
+            hint=f"name the directory of a model: {' or '.join(map(str, nearby[:MOST_NAMED]))}",
         )
-    return model
 
 
 def specs_of(model: ModelDirectory, mappings: Mappings) -> list[TensorSpec]:
@@ -71,24 +83,3 @@ def tree_of(tensors: Mapping[str, Array]) -> dict[str, object]:
             node = node.setdefault(key, {})  # type: ignore[assignment]  # no path is the beginning of another
         node[leaf] = tensor
     return root
-
-
-def _no_model(path: Path) -> OptionError:
-    nearby = nearby_model_directories(path)
-    if nearby:
-        named = " or ".join(map(str, nearby[:MOST_NAMED]))
-        return OptionError(f"{path} is no directory of one model", hint=f"name the directory of a model: {named}")
-    return OptionError(
-        f"{path} is no directory of a model: it has no config.json with weights of PyTorch, TensorFlow or Flax",
-        hint="convert a checkpoint of Google's code first (electra-convert --head native SOURCE OUT), and name one "
-        "head's directory",
-    )
-
-
-def _faults(model: ModelDirectory, specs: list[TensorSpec]) -> Iterator[str]:
-    shapes = {spec.name: spec.shape for spec in specs}
-    yield from (f"{spec.name} {list(spec.shape)} is missing" for spec in model.missing)
-    for name in model.misshapen:
-        expected = f"; expected {list(shapes[name])}" if name in shapes else ""
-        yield f"{name} has shape {list(model.tensors[name].shape)}{expected}"
-    yield from (f"{name} {list(tensor.shape)} is in no mapping" for name, tensor in model.unknown.items())

@@ -8,7 +8,7 @@ import msgspec
 
 from electra_convert.errors import OptionError
 from electra_convert.export.targets import EXPORT_TARGETS, ExportTarget
-from electra_convert.formats import TARGETS, TargetFormat
+from electra_convert.formats import FRAMEWORKS, Framework
 
 
 class ExportOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,7 +26,7 @@ class ExportOptions(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     targets: tuple[ExportTarget, ...] = EXPORT_TARGETS
-    format: TargetFormat | None = None
+    format: Framework | None = None
     mappings: Path | None = None
     overwrite: bool = False
 
@@ -36,8 +36,8 @@ class ExportOptions(msgspec.Struct, frozen=True, kw_only=True):
             for name in self.targets
             if name not in EXPORT_TARGETS
         ]
-        if self.format not in (None, *TARGETS):
-            problems.append(f"there is no format {self.format!r}: {', '.join(TARGETS)}")
+        if self.format not in (None, *FRAMEWORKS):
+            problems.append(f"there is no format {self.format!r}: {', '.join(FRAMEWORKS)}")
         if not self.targets:
             problems.append("no target is to be written")
         if len(set(self.targets)) < len(self.targets):

@@ -19,14 +19,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from electra_convert.child import LAST_WORDS
-from electra_convert.errors import ExportError
-from electra_convert.export.model import named_tensors, specs_of
+from electra_convert.errors import ConfigError, ExportError
+from electra_convert.export.model import named_tensors
 from electra_convert.export.report import Agreement
 from electra_convert.export.targets import ExportTarget
-from electra_convert.formats import TARGETS, TargetFormat
+from electra_convert.formats import FRAMEWORKS, TargetFormat
+from electra_convert.formats.weights import find_weights
 from electra_convert.mapping import Mappings
 from electra_convert.model_directory import ModelDirectory
-from electra_convert.models.files import save_model
+from electra_convert.models.files import read_config, save_model
 from electra_convert.parity.compare import OUTPUTS, Comparison, Computed
 from electra_convert.parity.gates import gates
 from electra_convert.parity.heads import stopped
@@ -71,8 +72,8 @@ class Proof:
         save_probes(self.scratch / "shaped.npz", [_shaped(probe, self.model.head) for probe in self.probes])
         if fault := self._run(framework, directory, "float64", "reference"):
             raise ExportError(
-                f"{self.model.path} cannot be run, so that there is nothing to compare an export with: {fault}",
-                hint="`electra-convert verify` says more of it",
+                f"the model cannot be run, so that there is nothing to compare an export with: {fault}",
+                hint=f"`electra-convert verify {self.model.path}` says more of it",
             )
         return framework
 
@@ -92,16 +93,21 @@ class Proof:
 
     def _reference(self) -> tuple[TargetFormat, Path]:
         """Return the framework that computes what is right, and what it reads: the model's own files if it can."""
-        own = next((each for each in (self.model.target, *self.model.others) if installed(each)), None)
-        repeated = len(self.model.tensors) > len(
-            specs_of(self.model, self.mappings)
-        )  # a tied one, which no model loads
-        if own is not None and not repeated:
+        own = self.model.target
+        if own in FRAMEWORKS and installed(own) and self._is_read_as_it_is():
             return own, self.model.path
-        framework = next(each for each in TARGETS if installed(each))  # the targets need one
+        framework = next(each for each in (own, *FRAMEWORKS) if each in FRAMEWORKS and installed(each))
         directory = self.scratch / "model"
         self._save(directory, framework, dict(named_tensors(self.model, self.mappings, framework)))
         return framework, directory
+
+    def _is_read_as_it_is(self) -> bool:
+        """Say whether a reference model takes the directory: its config to the letter, and the same of its files."""
+        first = next(each for each in find_weights(self.model.path) if each.target == self.model.target)
+        try:
+            return first.files == self.model.files and read_config(self.model.path) == self.model.config
+        except ConfigError:  # a switch that changes nothing of this head
+            return False
 
     def _run(self, framework: TargetFormat, directory: Path, precision: Precision, name: str) -> str:
         """Run a reference model on the probes; return what went wrong."""

@@ -50,7 +50,7 @@ class ExportReport(msgspec.Struct, frozen=True, kw_only=True):
     """What an export did.
 
     Args:
-        model: The directory that was read.
+        model: What was read.
         output: Where it was written.
         architecture: The model's class, without a framework's prefix.
         head: Its head.
@@ -62,7 +62,7 @@ class ExportReport(msgspec.Struct, frozen=True, kw_only=True):
         nbytes: Size of all files.
     """
 
-    model: Path
+    model: str
     output: Path
     architecture: str
     head: str

@@ -12,14 +12,14 @@ import msgspec
 
 from electra_convert.child import Child
 from electra_convert.errors import ExportError, OptionError, OutputError
-from electra_convert.export.model import open_whole_model, specs_of
+from electra_convert.export.model import locate_model, specs_of
 from electra_convert.export.options import ExportOptions
 from electra_convert.export.proof import Proof
 from electra_convert.export.report import Agreement, Exported, ExportReport
 from electra_convert.export.targets import DESCRIBED, ExportTarget, load_call, require_installed, versions_of
 from electra_convert.export.writer import Job
 from electra_convert.mapping import Mappings, load_mappings
-from electra_convert.model_directory import ModelDirectory
+from electra_convert.model_directory import ModelDirectory, open_model_directory
 from electra_convert.models.files import ARCHITECTURES, CONFIG_FILE
 from electra_convert.output import exists_error, require_space, scratch_folder, whole_directory, write_document
 from electra_convert.parity.probes import make_probes
@@ -52,7 +52,8 @@ def export_model(
         export_model("out/pretraining", "exported", ExportOptions(targets=("keras",)))
 
     Args:
-        model: A directory with `config.json` and weights of PyTorch, TensorFlow or Flax, whoever wrote it.
+        model: A directory with `config.json` and weights of PyTorch, TensorFlow or Flax, whoever wrote it; one of its
+            files of weights; or `hf://org/name`.
         output: The directory to write. It appears when all that is in it was loaded, run and found right.
         options: What to write.
         progress: Shows progress.
@@ -61,29 +62,35 @@ def export_model(
         ExportError: What was written does not compute what the model computes; nothing appears.
         ElectraConvertError: The subclass says what else went wrong.
     """
-    directory, target = Path(model), Path(output)
-    mappings = load_mappings(options.mappings)
-    opened = open_whole_model(directory, mappings, options.format)
+    target, mappings = Path(output), load_mappings(options.mappings)
     require_installed(options.targets)
-    _require_apart(directory, target)
     if os.path.lexists(target) and not options.overwrite:
         raise exists_error([target])
-    parameters = sum(opened.tensors[spec.name].size for spec in specs_of(opened, mappings))
-    require_space(target, len(options.targets) * ITEM_SIZE * parameters + ROOM_FOR_OTHERS)
-    export = _Export(opened, mappings, options, target, parameters)
-    with scratch_folder() as scratch, whole_directory(target, overwrite=options.overwrite) as staged:
-        return export.run(staged, scratch, progress)
+    with locate_model(model, progress) as location:
+        _require_apart(location.prefix, target)
+        opened = open_model_directory(location.prefix, mappings, options.format, file=location.file)
+        opened.require_whole()
+        export = _Export(os.fspath(model), opened, location.file, mappings, options, target)
+        require_space(target, len(options.targets) * ITEM_SIZE * export.parameters + ROOM_FOR_OTHERS)
+        with scratch_folder() as scratch, whole_directory(target, overwrite=options.overwrite) as staged:
+            return export.run(staged, scratch, progress)
 
 
 @dataclass(frozen=True)
 class _Export:
     """One export, with all that takes part in it."""
 
+    named: str
     model: ModelDirectory
+    file: Path | None
     mappings: Mappings
     options: ExportOptions
     output: Path
-    parameters: int
+
+    @property
+    def parameters(self) -> int:
+        """Number of the model's parameters."""
+        return sum(self.model.tensors[spec.name].size for spec in specs_of(self.model, self.mappings))
 
     def run(self, staged: Path, scratch: Path, progress: Progress) -> ExportReport:
         """Write and prove every target in `staged`."""
@@ -103,14 +110,14 @@ class _Export:
                 exported.append(self._exported(target, place, agreement))
         if problems:
             raise ExportError(
-                f"what was exported does not compute what {self.model.path} computes; nothing was written",
+                f"what was exported does not compute what {self.named} computes; nothing was written",
                 problems=problems,
                 hint="report this, with the versions of the frameworks; --to leaves a target out",
             )
         copied = [*self._copy(staged)]
         _sync_files(staged)
         return ExportReport(
-            model=self.model.path,
+            model=self.named,
             output=self.output,
             architecture=ARCHITECTURES[self.model.head],
             head=self.model.head,
@@ -133,6 +140,7 @@ class _Export:
         job = Job(
             model=self.model.path.absolute(),
             format=self.model.target,
+            file=self.file and self.file.absolute(),
             mappings=self.options.mappings and self.options.mappings.absolute(),
             place=place.absolute(),
         )

@@ -8,15 +8,16 @@ from rich.text import Text
 
 from electra_convert.export.report import Exported, ExportReport
 from electra_convert.export.targets import DESCRIBED
+from electra_convert.formats import FRAMEWORK_NAMES
 from electra_convert.output import in_bytes
-from electra_convert.report.words import FRAMEWORK_NAMES, figure, share
+from electra_convert.report.words import figure, share
 
 
 def show_export(report: ExportReport, console: Console) -> None:
     """Print what was exported, how closely it agrees, and the calls that load it."""
     console.print(
         Text.assemble(
-            (str(report.model), "bold"), f": {report.architecture}, {report.parameters:,} parameters, {report.format}"
+            (report.model, "bold"), f": {report.architecture}, {report.parameters:,} parameters, {report.format}"
         ),
         soft_wrap=True,
     )

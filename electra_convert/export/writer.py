@@ -15,9 +15,9 @@ from pathlib import Path
 import msgspec
 
 from electra_convert.errors import ElectraConvertError
-from electra_convert.export.model import open_whole_model
 from electra_convert.formats import TargetFormat
 from electra_convert.mapping import load_mappings
+from electra_convert.model_directory import open_model_directory
 from electra_convert.parity.worker import Answer
 
 
@@ -27,12 +27,14 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     Args:
         model: The directory of the model.
         format: The format to read.
+        file: The file of weights that is named, if one is.
         mappings: The folder of mappings, if it is not the package's own.
         place: Where to write.
     """
 
     model: Path
     format: TargetFormat
+    file: Path | None
     mappings: Path | None
     place: Path
 
@@ -50,7 +52,7 @@ def _answer(target: str, line: bytes) -> Answer:
     try:
         job = msgspec.json.decode(line, type=Job, dec_hook=lambda kind, value: kind(value))
         mappings = load_mappings(job.mappings)
-        model = open_whole_model(job.model, mappings, job.format)
+        model = open_model_directory(job.model, mappings, job.format, file=job.file)
         import_module(f"electra_convert.export.{target}").write(model, mappings, job.place)
     except ElectraConvertError as error:
         return Answer(error=str(error))

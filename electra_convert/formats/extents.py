@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -122,18 +122,26 @@ def write_extents(
             _start_sync(descriptor, offset, nbytes)
             advance(nbytes)
             return
-        for block in _blocks(extent.tensor, target):
-            write_at(descriptor, block.data, offset)
-            _start_sync(descriptor, offset, block.nbytes)
-            offset += block.nbytes
-            advance(block.nbytes)
+        write_blocks(descriptor, cast_blocks(extent.tensor, target), offset, advance)
 
-    _reserve(descriptor, placed, ITEM_SIZES[dtype])
+    if placed:
+        begin = min(extent.offset for extent in placed)
+        end = max(extent.offset + extent.tensor.size * ITEM_SIZES[dtype] for extent in placed)
+        reserve(descriptor, begin, end)
     with ThreadPoolExecutor(THREADS) as pool:
         for _ in pool.map(write, placed):
             pass
     if written:
         written.add(descriptor, placed)
+
+
+def write_blocks(descriptor: int, blocks: Iterable[Array], offset: int, advance: Advance) -> None:
+    """Write arrays of bytes one behind the other, from `offset` on; tell of each."""
+    for block in blocks:
+        write_at(descriptor, block.data, offset)
+        _start_sync(descriptor, offset, block.nbytes)
+        offset += block.nbytes
+        advance(block.nbytes)
 
 
 def write_at(descriptor: int, data: memoryview | bytes, offset: int) -> None:
@@ -144,13 +152,11 @@ def write_at(descriptor: int, data: memoryview | bytes, offset: int) -> None:
         view, offset = view[written:], offset + written
 
 
-def _reserve(descriptor: int, extents: Sequence[Extent], item_size: int) -> None:
-    """Set the room of all extents aside at once; a page at a time costs the file system more.
+def reserve(descriptor: int, begin: int, end: int) -> None:
+    """Set the room of a file from one byte to another aside at once; a page at a time costs the file system more.
 
     Not `os.posix_fallocate`, which writes into every block where a file system cannot do that.
     """
-    begin = min((extent.offset for extent in extents), default=0)
-    end = max((extent.offset + extent.tensor.size * item_size for extent in extents), default=0)
     _linux("fallocate")(descriptor, 0, ctypes.c_int64(begin), ctypes.c_int64(end - begin))
 
 
@@ -172,7 +178,12 @@ def _linux(name: str) -> Callable[..., int]:
     return function
 
 
-def _blocks(tensor: Tensor, dtype: np.dtype[np.generic]) -> Iterator[Array]:
+def cast_blocks(tensor: Tensor, dtype: np.dtype[np.generic]) -> Iterator[Array]:
+    """Yield the bytes of a tensor in C order and in `dtype`, a few megabytes at a time.
+
+    Raises:
+        OutputError: A value is too large for the dtype.
+    """
     import numpy as np
 
     try:

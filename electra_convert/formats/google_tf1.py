@@ -17,11 +17,12 @@ import hashlib
 import math
 import os
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from itertools import pairwise, product
 from types import MappingProxyType
-from typing import TYPE_CHECKING, BinaryIO, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from electra_convert.errors import (
     CheckpointNotFoundError,
@@ -29,6 +30,7 @@ from electra_convert.errors import (
     SourceError,
     UnsupportedCheckpointError,
 )
+from electra_convert.formats.extents import cast_blocks, contiguous_blocks, reserve, write_blocks
 from electra_convert.formats.ordered_code import ordered_integer, ordered_number, ordered_string
 from electra_convert.formats.sstable import CompressedBlockError, masked, read_table, write_table
 from electra_convert.formats.stored import StoredArray, StoredFile
@@ -38,9 +40,10 @@ from electra_convert.tensor import ITEM_SIZES, Tensor, numpy_dtype
 from electra_convert.whole_file import read_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from electra_convert.progress import Advance
     from electra_convert.tensor import Array, Values
 
     Box = tuple[tuple[int, int], ...]
@@ -82,6 +85,7 @@ DTYPES = {
     19: "float16",
 }
 """Element types by their number (`tensorflow/core/framework/types.proto`)."""
+FLOATING = ("float64", "float32", "float16", "bfloat16")
 DTYPE_NUMBERS = {dtype: number for number, dtype in DTYPES.items()}
 OTHER_DTYPES = {
     7: "string",
@@ -130,6 +134,13 @@ class GoogleCheckpoint:
     unreadable: Mapping[str, str] = field(repr=False)
     _pieces: Mapping[str, Sequence[_Piece]] = field(repr=False)
     _states: _States = field(repr=False)
+    identified_by: ClassVar[str] = "index_sha256"
+    """The key of the identity in the record of a conversion."""
+
+    @property
+    def name(self) -> str:
+        """What to call it: the name its files begin with."""
+        return self.prefix.name
 
     def check(self, names: Iterable[str]) -> None:
         """Compare the bytes of tensors with their checksums, and see that they are numbers.
@@ -200,37 +211,37 @@ def open_checkpoint(prefix: Path) -> GoogleCheckpoint:
     )
 
 
-def write_checkpoint(prefix: Path, tensors: Iterable[Tensor], *, advance: Callable[[int], None] | None = None) -> None:
+def write_checkpoint(
+    prefix: Path, tensors: Iterable[Tensor], *, dtype: str | None = None, advance: Advance = lambda _: None
+) -> None:
     """Write a new checkpoint with one data file, synced to disk; TensorFlow reads it by name.
 
-    Tensors are loaded and written one at a time, in the order given. The index comes last: without it there
-    is no checkpoint. The same tensors give the same bytes; sorted by name, those TensorFlow's `Saver` writes.
+    Tensors lie in the order given; they are read and written by two threads, a few megabytes at a time. The index comes
+    last: without it there is no checkpoint. The same tensors give the same bytes; sorted by name, those TensorFlow's
+    `Saver` writes.
 
     Args:
         prefix: What the names of the files begin with; the files must not exist, their directory must.
         tensors: The tensors, each name once.
-        advance: Is told of the bytes that were written.
+        dtype: The dtype of all floating-point tensors; by default each keeps its own.
+        advance: Is told of the bytes that were written, from any thread.
+
+    Raises:
+        OutputError: A value is too large for the dtype.
     """
-    entries = {HEADER_KEY: number_field(1, 1) + bytes_field(3, number_field(1, FORMAT_VERSION))}
+    placed = _placed(tensors, dtype)
     with shard_path(prefix, 0, 1).open("xb") as file:
-        for tensor in tensors:
-            key = tensor.name.encode()
-            if key in entries or key.startswith(SLICE_KEY_START):
-                raise ValueError(f"{tensor.name!r} is the name of two tensors, or no name")
-            entry = _Entry(
-                dtype_number=DTYPE_NUMBERS[tensor.dtype],
-                shape=tensor.shape,
-                shard=0,
-                offset=file.tell(),
-                size=tensor.nbytes,
-                checksum=_write_values(file, tensor),
-            )
-            entries[key] = entry.serialize()
-            (advance or _ignore)(tensor.nbytes)
-        _sync(file)
+        reserve(file.fileno(), 0, sum(entry.size for _, entry in placed))
+        with ThreadPoolExecutor(THREADS) as pool:
+            checksums = list(pool.map(partial(_write_values, file.fileno(), advance=advance), placed))
+        os.fsync(file.fileno())
+    entries = {HEADER_KEY: number_field(1, 1) + bytes_field(3, number_field(1, FORMAT_VERSION))}
+    for (tensor, entry), checksum in zip(placed, checksums, strict=True):
+        entries[tensor.name.encode()] = replace(entry, checksum=checksum).serialize()
     with index_path(prefix).open("xb") as file:
         file.write(write_table(entries))
-        _sync(file)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def index_path(prefix: Path) -> Path:
@@ -550,8 +561,6 @@ class _States(dict["_Piece", "_State"]):
 
     def examine(self, pieces: Iterable[_Piece]) -> None:
         """Read the pieces that were not read yet."""
-        from concurrent.futures import ThreadPoolExecutor
-
         unknown = [piece for piece in pieces if piece not in self]
         with ThreadPoolExecutor(THREADS) as pool:
             for _ in pool.map(self._read, unknown):
@@ -616,23 +625,50 @@ def _values(pieces: Sequence[_Piece], entry: _Entry, states: _States) -> Values:
 # Writing
 
 
-def _write_values(file: BinaryIO, tensor: Tensor) -> int:
-    """Append the values of a tensor to a file and return their checksum."""
-    import google_crc32c
+def _placed(tensors: Iterable[Tensor], dtype: str | None) -> list[tuple[Tensor, _Entry]]:
+    """Return each tensor with its entry, but for the checksum: one lies behind the other."""
+    placed: list[tuple[Tensor, _Entry]] = []
+    names, end = {""}, 0
+    for tensor in tensors:
+        if tensor.name in names or tensor.name.encode().startswith(SLICE_KEY_START):
+            raise ValueError(f"{tensor.name!r} is the name of two tensors, or no name")
+        names.add(tensor.name)
+        written = dtype if dtype and tensor.dtype in FLOATING else tensor.dtype
+        size = tensor.size * ITEM_SIZES[written]
+        placed.append((tensor, _Entry(DTYPE_NUMBERS[written], tensor.shape, 0, end, size, 0)))
+        end += size
+    return placed
+
+
+def _write_values(descriptor: int, placed: tuple[Tensor, _Entry], *, advance: Advance) -> int:
+    """Write the values of a tensor at their place and return their checksum."""
+    tensor, entry = placed
+    checksum = 0
+
+    def followed() -> Iterator[Array]:
+        import google_crc32c
+
+        nonlocal checksum
+        for block in _bytes_of(tensor, entry.dtype):
+            checksum = google_crc32c.extend(checksum, block)
+            yield block
+
+    write_blocks(descriptor, followed(), entry.offset, advance)
+    return masked(checksum)
+
+
+def _bytes_of(tensor: Tensor, dtype: str) -> Iterator[Array]:
+    """Yield the bytes of a tensor in C order, a few megabytes at a time."""
     import numpy as np
 
-    array = np.ascontiguousarray(tensor.load())
-    if array.dtype != numpy_dtype(tensor.dtype) or array.size != tensor.size:
-        raise ValueError(f"{tensor.name} is {array.dtype} {array.shape}, described as {tensor.dtype} {tensor.shape}")
-    content = array.reshape(-1).view(np.uint8)
-    content.flags.writeable = False  # google_crc32c takes nothing else
-    file.write(content.data)
-    return masked(google_crc32c.value(content))
-
-
-def _sync(file: BinaryIO) -> None:
-    file.flush()
-    os.fsync(file.fileno())
+    values = tensor.values()
+    if str(values.dtype) != tensor.dtype or values.shape != tensor.shape:
+        raise ValueError(f"{tensor.name} is {values.dtype} {values.shape}, described as {tensor.dtype} {tensor.shape}")
+    if dtype != tensor.dtype:
+        yield from cast_blocks(replace(tensor, values=lambda: values), numpy_dtype(dtype))
+        return
+    for block in contiguous_blocks(values, numpy_dtype(dtype)):
+        yield block.reshape(-1).view(np.uint8)
 
 
 # Problems
@@ -641,7 +677,3 @@ def _sync(file: BinaryIO) -> None:
 def _require_none(problems: Sequence[str], message: str, hint: str = DAMAGED_HINT) -> None:
     if problems:
         raise CorruptCheckpointError(message, problems=problems, hint=hint)
-
-
-def _ignore(_: int) -> None:
-    """Show no progress."""

@@ -10,6 +10,7 @@ import json
 import os
 import struct
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from electra_convert.errors import CorruptCheckpointError
 from electra_convert.formats import Contents
 from electra_convert.formats.extents import Extent, Written, write_at, write_extents
 from electra_convert.formats.stored import StoredFile
-from electra_convert.formats.table import Row, damaged, found_file, stored_tensors
+from electra_convert.formats.table import STATE_DTYPES, Row, damaged, found_file, stored_tensors
 from electra_convert.json_text import LARGEST, parse_json
 from electra_convert.progress import Advance
 from electra_convert.tensor import ITEM_SIZES, Tensor
@@ -30,9 +31,8 @@ INDEX = "model.safetensors.index.json"
 
 DTYPE_CODES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 DTYPES = tuple(DTYPE_CODES)
-READ_CODES = {code: dtype for dtype, code in DTYPE_CODES.items()} | {"F64": "float64"}
-POSITIONS = (".position_ids", "I64")
-"""End of the name, and dtype, of a buffer that transformers before 4.31 saved: 0, 1, 2, ... It is no weight."""
+READ_CODES = {code: dtype for dtype, code in DTYPE_CODES.items()} | {"F64": "float64", "I64": "int64"}
+METADATA = "__metadata__"
 ALIGNMENT = 8
 SIZE = struct.Struct("<Q")
 """The length of the header, which begins a file."""
@@ -48,7 +48,7 @@ def write(path: Path, contents: Contents, advance: Advance, written: Written | N
         written: What other files of this format and dtype hold already; is told what this one holds.
     """
     extents: list[Extent] = []
-    table: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    table: dict[str, Any] = {METADATA: {"format": "pt"}}
     end = 0
     for tensor in sorted(contents.tensors, key=lambda tensor: tensor.name):
         extents.append(Extent(end, tensor))
@@ -79,47 +79,70 @@ class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def read(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a safetensors file; a tensor is read when it is loaded.
 
-    The numbers of positions that old versions of transformers saved beside the weights are left out.
-
     Not with the safetensors library, which maps the file: if that becomes shorter meanwhile, the process is killed.
 
     Raises:
         SourceError: It cannot be read.
-        CorruptCheckpointError: It is damaged, or holds something else than floating-point tensors.
+        CorruptCheckpointError: It is damaged, or holds something else than floating-point tensors and buffers of int64.
     """
     file = found_file(path)
-    try:
-        entries, begin = _header(file)
-    except ValueError as error:
-        raise damaged(path, str(error)) from error
+    header = _header(file)
     file.require_unchanged()
-    others = [
-        f"{name!r} is {entry.dtype!r}"
-        for name, entry in entries.items()
-        if entry.dtype not in READ_CODES and not _is_positions(name, entry)
-    ]
+    entries, begin = header.entries, header.size
+    others = [f"{name!r} is {entry.dtype!r}" for name, entry in entries.items() if entry.dtype not in READ_CODES]
     if others:
         raise CorruptCheckpointError(
             f"{path} holds tensors of other kinds than {', '.join(READ_CODES)}", problems=others, hint="convert again"
         )
     rows = {
-        name: Row(name, READ_CODES.get(entry.dtype, "int64"), entry.shape, begin + entry.data_offsets[0])
+        name: Row(name, READ_CODES[entry.dtype], entry.shape, begin + entry.data_offsets[0])
         for name, entry in entries.items()
     }
-    weights = [row for name, row in rows.items() if not _is_positions(name, entries[name])]
-    tensors = stored_tensors(file, weights)
+    tensors = stored_tensors(file, list(rows.values()), STATE_DTYPES)
     if problems := [*_gaps(entries, rows, begin, file.size)]:
         raise damaged(path, "its header does not fit its values", problems)
-    return {tensor.name: tensor for tensor in tensors}
+    return dict(zip(rows, tensors, strict=True))
 
 
-def _is_positions(name: str, entry: _Entry) -> bool:
-    suffix, dtype = POSITIONS
-    return name.endswith(suffix) and entry.dtype == dtype
+def framework_of(path: Path) -> str:
+    """Return the framework whose names and orientation a safetensors file has, as its metadata say: `pt` by default.
+
+    Raises:
+        SourceError: It cannot be read.
+        CorruptCheckpointError: It is damaged.
+    """
+    return _header(found_file(path)).metadata.get("format", "pt")
 
 
-def _header(file: StoredFile) -> tuple[dict[str, _Entry], int]:
-    """Return what the header says, and the byte at which the values begin.
+@dataclass(frozen=True, slots=True)
+class _Header:
+    """What a file says of itself.
+
+    Args:
+        metadata: What is said of all.
+        entries: What is said of each tensor.
+        size: Byte at which the values begin.
+    """
+
+    metadata: dict[str, str]
+    entries: dict[str, _Entry]
+    size: int
+
+
+def _header(file: StoredFile) -> _Header:
+    """Return what the header says.
+
+    Raises:
+        CorruptCheckpointError: It is no header.
+    """
+    try:
+        return _parsed(file)
+    except ValueError as error:
+        raise damaged(file.path, str(error)) from error
+
+
+def _parsed(file: StoredFile) -> _Header:
+    """Return what the header says.
 
     Raises:
         ValueError: It is no header.
@@ -137,8 +160,8 @@ def _header(file: StoredFile) -> tuple[dict[str, _Entry], int]:
         raise ValueError(f"its header, at byte {SIZE.size}, is no JSON object")
     try:
         table = parse_json(text)
-        msgspec.convert(table.pop("__metadata__", {}), dict[str, str])
-        return msgspec.convert(table, dict[str, _Entry]), begin
+        metadata = msgspec.convert(table.pop(METADATA, {}), dict[str, str])
+        return _Header(metadata, msgspec.convert(table, dict[str, _Entry]), begin)
     except ValueError as error:
         raise ValueError(f"its header, at byte {SIZE.size}, is none: {error}") from error
 

@@ -17,6 +17,7 @@ from electra_convert.errors import CorruptCheckpointError, SourceError
 from electra_convert.formats.stored import StoredArray, StoredFile
 from electra_convert.printable import printable
 from electra_convert.tensor import ITEM_SIZES, Tensor
+from electra_convert.whole_file import open_file
 
 MOST_TENSORS = 10_000
 """In one file; an ELECTRA of 24 layers has 400."""
@@ -24,8 +25,17 @@ MOST_AXES = 8
 MOST_LEVELS = 32
 """Groups within groups; an ELECTRA's names have 8."""
 LONGEST_NAME = 1_000
-KINDS = {".safetensors": "safetensors file", ".h5": "file of Keras weights", ".msgpack": "tree of Flax parameters"}
+POINTER = b"version https://git-lfs.github.com/spec/"
+"""With which a small file begins that Git has in the place of a large one."""
+KINDS = {
+    ".safetensors": "safetensors file",
+    ".h5": "file of Keras weights",
+    ".msgpack": "tree of Flax parameters",
+    ".bin": "file of PyTorch weights",
+}
 DTYPES = ("float64", "float32", "float16", "bfloat16")
+STATE_DTYPES = (*DTYPES, "int64")
+"""What a state dict of PyTorch may hold: weights, and buffers that count something."""
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -65,38 +75,64 @@ def found_file(path: Path) -> StoredFile:
         raise SourceError(f"cannot read {path}: {error.strerror}") from error
 
 
-def stored_tensors(file: StoredFile, rows: Sequence[Row]) -> list[Tensor]:
+def stored_tensors(file: StoredFile, rows: Sequence[Row], dtypes: Sequence[str] = DTYPES) -> list[Tensor]:
     """Return the tensor of each row, once it is sure that all of them lie in the file, and none on another.
 
     Raises:
         CorruptCheckpointError: They do not, or are no tensors of a model. All that do not are listed.
     """
-    if len(rows) > MOST_TENSORS:
-        raise damaged(file.path, f"it holds {len(rows)} tensors; expected at most {MOST_TENSORS}")
-    problems = [
-        f"{printable(row.name, LONGEST_NAME) or repr('')} {fault}" for row in rows if (fault := _fault(row, file.size))
-    ]
-    problems = problems or [*_overlaps(rows)]
-    if problems:
+    require_rows(file, rows, dtypes)
+    if problems := [*_overlaps(rows)]:
         raise damaged(file.path, "its tensors are not what they should be", problems)
     return [_tensor(file, row) for row in rows]
 
 
-def damaged(path: Path, fault: str, problems: Sequence[str] = ()) -> CorruptCheckpointError:
+def require_rows(file: StoredFile, rows: Sequence[Row], dtypes: Sequence[str] = DTYPES) -> None:
+    """Check that rows can be tensors of a file: their number, and of each its name, dtype, shape and place.
+
+    Raises:
+        CorruptCheckpointError: They cannot. All that cannot are listed.
+    """
+    if len(rows) > MOST_TENSORS:
+        raise damaged(file.path, f"it holds {len(rows)} tensors; expected at most {MOST_TENSORS}")
+    problems = [
+        f"{printable(row.name, LONGEST_NAME) or repr('')} {fault}"
+        for row in rows
+        if (fault := _fault(row, file.size, dtypes))
+    ]
+    if problems:
+        raise damaged(file.path, "its tensors are not what they should be", problems)
+
+
+def damaged(
+    path: Path, fault: str, problems: Sequence[str] = (), hint: str = "copy it again, or convert again"
+) -> CorruptCheckpointError:
     """Return the error of a file that is not what it should be."""
+    if _is_pointer(path):
+        return CorruptCheckpointError(
+            f"{path} is a pointer of Git LFS, not the file it stands for", hint="fetch the file: git lfs pull"
+        )
     return CorruptCheckpointError(
         f"{path} is no {KINDS.get(path.suffix, 'file of weights')}, or a damaged one: {fault}",
         problems=problems,
-        hint="copy it again, or convert again",
+        hint=hint,
     )
 
 
-def _fault(row: Row, size: int) -> str:
+def _is_pointer(path: Path) -> bool:
+    try:
+        with open_file(path) as file:
+            return file.read(len(POINTER)) == POINTER
+    except OSError:
+        return False
+
+
+def _fault(row: Row, size: int, dtypes: Sequence[str]) -> str:
     """Return what is wrong with a row by itself; nothing, if nothing is."""
     if not row.name.isprintable() or not 0 < len(row.name) <= LONGEST_NAME:
         return "is no name of a tensor"
-    if row.dtype not in DTYPES:
-        return f"is {row.dtype!r}; expected one of {', '.join(DTYPES)}"
+    if row.dtype not in dtypes:
+        return f"is {row.dtype!r}; expected one of {', '.join(dtypes)}"
     if len(row.shape) > MOST_AXES:
         return f"has {len(row.shape)} axes; expected at most {MOST_AXES}"
     if any(not 0 < length <= size for length in row.shape):

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from electra_convert.config import DIMENSIONS, ElectraConfig, head_config, label_names
-from electra_convert.errors import ConfigError, OutputError, TensorMismatchError
-from electra_convert.formats import Contents, TargetFormat, module_of, read_weights
+from electra_convert.errors import CheckpointNotFoundError, ConfigError, OutputError, TensorMismatchError
+from electra_convert.formats import Contents, TargetFormat, module_of
+from electra_convert.formats.weights import find_weights
 from electra_convert.json_text import read_json_file
 from electra_convert.output import make_directory, replace_document, replacing
 from electra_convert.tensor import Tensor
@@ -55,10 +56,24 @@ ONLY_VALUES: dict[str, Any] = {
     "tie_word_embeddings": True,
 }
 """Switches of transformers' config that select another model than Google's, with the only value known here."""
+CONCERNED: dict[str, tuple[str, ...]] = {
+    "classifier_dropout": (),
+    "summary_type": ("multiple_choice",),
+    "summary_use_proj": ("multiple_choice",),
+    "summary_activation": ("multiple_choice",),
+    "tie_word_embeddings": ("masked_lm", "causal_lm"),
+}
+"""The heads whose weights, or what is computed with them, a switch changes, where these are not all."""
 MOST = {**dict.fromkeys(DIMENSIONS, 100_000), "vocab_size": 10_000_000, "num_hidden_layers": 1_000}
 """Sizes beyond which no model is built, nor are the names of its tensors."""
 MOST_SHOWN = 200
 """Characters of a value in a message."""
+OLD_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
+"""What PyTorch's files of old versions call parameters, by the end of their names."""
+BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")
+"""What they hold beside parameters."""
+TIED = {"generator_lm_head.weight": "electra.embeddings.word_embeddings.weight"}
+"""Parameters that they may hold twice."""
 BACKBONE = {"pytorch": "electra.", "flax": "electra/"}
 """The prefix that files of a head give the backbone, and that files of the base model may leave out."""
 
@@ -70,11 +85,25 @@ def read_config(directory: Path) -> ElectraConfig:
         ConfigError: It cannot be read, or describes a model that Google's graph is not.
     """
     path = directory / CONFIG_FILE
-    said = read_json(path)
+    return config_of(read_json(path), path)
+
+
+def config_of(said: Mapping[str, Any], path: Path, head: str | None = None) -> ElectraConfig:
+    """Return what a `config.json` says.
+
+    Args:
+        said: What it holds.
+        path: Where it is.
+        head: The head whose weights are wanted; switches that change nothing of these may have any value. By default
+            all switches must be as Google's graph is.
+
+    Raises:
+        ConfigError: It describes a model that Google's graph is not.
+    """
     problems = [
         f"{key} is {_shown(said[key])}; only {json.dumps(value)} is known here"
         for key, value in ONLY_VALUES.items()
-        if said.get(key, value) != value
+        if said.get(key, value) != value and (head is None or head in CONCERNED.get(key, (head,)))
     ]
     if said.get("model_type", "electra") != "electra":
         problems.append(f'model_type is {_shown(said["model_type"])}; expected "electra"')
@@ -156,7 +185,7 @@ def load_tensors(
         CorruptCheckpointError: They are damaged.
         TensorMismatchError: Tensors are missing, unexpected, or of another shape. All of them are listed.
     """
-    found = _as_named(read_weights(directory, target), expected, BACKBONE.get(target, ""))
+    found = _as_named(_parameters(directory, target), expected, BACKBONE.get(target, ""))
     missing = expected.keys() - found.keys()
     unexpected = found.keys() - expected.keys()
     misshapen = {name for name in found.keys() & expected.keys() if found[name].shape != expected[name]}
@@ -174,6 +203,36 @@ def load_tensors(
             "initialize_head=True; to replace tensors of another shape by new ones, ignore_mismatched_sizes=True",
         )
     return {name: found[name] for name in expected if name in found.keys() - misshapen}
+
+
+def _parameters(directory: Path, target: TargetFormat) -> dict[str, Tensor]:
+    """Return the parameters that a directory holds in one format, by the names they have today.
+
+    Raises:
+        CheckpointNotFoundError: There are no weights in this format.
+        CorruptCheckpointError: They are damaged.
+    """
+    there = next((weights for weights in find_weights(directory) if weights.target == target), None)
+    if there is None:
+        raise CheckpointNotFoundError(
+            f"there are no {target} weights in {directory}", hint=f"name a directory that holds {target} weights"
+        )
+    found = {_today(name): tensor for name, tensor in there.read().items() if not name.endswith(BUFFERS)}
+    for copy, table in TIED.items():
+        if copy in found and table in found and _are_equal(found[copy], found[table]):
+            del found[copy]
+    return found
+
+
+def _today(name: str) -> str:
+    return next((name.removesuffix(old) + new for old, new in OLD_NAMES.items() if name.endswith(old)), name)
+
+
+def _are_equal(one: Tensor, other: Tensor) -> bool:
+    """Say whether two tensors have the same values."""
+    import numpy as np
+
+    return np.array_equal(one.load(), other.load())
 
 
 def _as_named(found: dict[str, Tensor], expected: Collection[str], prefix: str) -> dict[str, Tensor]:

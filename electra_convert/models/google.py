@@ -118,12 +118,21 @@ class Parameters:
         cast: What they are rounded to before, if to anything.
         config: Supplies the deviation of what is drawn.
         seed: Seeds what is drawn.
+        given: Parameters that are not drawn although Google's graph has none such, by canonical name.
     """
 
     def __init__(
-        self, variables: Mapping[str, Tensor], *, dtype: str, cast: str | None, config: ElectraConfig, seed: int
+        self,
+        variables: Mapping[str, Tensor],
+        *,
+        dtype: str,
+        cast: str | None,
+        config: ElectraConfig,
+        seed: int,
+        given: Mapping[str, Tensor],
     ) -> None:
         self.variables = variables
+        self._given = given
         self.dtype = np.dtype(dtype)
         self._cast = cast
         self._deviation = config.initializer_range
@@ -158,9 +167,10 @@ class Parameters:
         return self._converted[name]
 
     def drawn(self, canonical_name: str, shape: tuple[int, ...]) -> Array:
-        """Return a parameter that no checkpoint supplies, under its canonical name."""
+        """Return a parameter that Google's graph has not, under its canonical name: one that was given, or drawn."""
         if canonical_name not in self._converted:
-            values = truncated_normal(self._seed, canonical_name, shape, self._deviation)
+            given = self._given.get(canonical_name)
+            values = given.load() if given else truncated_normal(self._seed, canonical_name, shape, self._deviation)
             self._converted[canonical_name] = self._convert(values)
         return self._converted[canonical_name]
 
@@ -171,8 +181,10 @@ class Parameters:
         return x
 
     def drawn_dense(self, x: Array, canonical_name: str, width: int) -> Array:
-        """Apply a dense module whose kernel is drawn. Its bias is 0."""
-        return np.asarray(x @ self.drawn(f"{canonical_name}.kernel", (x.shape[-1], width)))
+        """Apply a dense module whose kernel is drawn, with a bias of 0; or one that was given."""
+        x = np.asarray(x @ self.drawn(f"{canonical_name}.kernel", (x.shape[-1], width)))
+        bias = f"{canonical_name}.bias"
+        return x + self.drawn(bias, (width,)) if bias in self._given else x
 
     def _convert(self, values: Array) -> Array:
         if self._cast is not None:
@@ -344,13 +356,15 @@ class Oracle:
         cast: Round every variable and drawn parameter through this dtype first.
         seed: The seed of the run that wrote the drawn parameters.
         task: The task that supplies a head of a fine-tuned checkpoint; by default all heads are drawn.
+        given: The head of a model that Google's graph has not, by canonical name; nothing for a backbone alone. By
+            default the part has the head it was pre-trained with.
 
     Raises:
         PartNotFoundError: The checkpoint has no such part, or no such task.
         TensorMismatchError: Variables are missing, or of the wrong shape; all of them.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all of it says what the model is
         self,
         variables: Mapping[str, Tensor],
         config: ElectraConfig,
@@ -360,14 +374,15 @@ class Oracle:
         cast: str | None = None,
         seed: int = 0,
         task: TaskHead | None = None,
+        given: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.config = config
         self.task = task
-        self.parameters = Parameters(variables, dtype=dtype, cast=cast, config=config, seed=seed)
+        self.parameters = Parameters(variables, dtype=dtype, cast=cast, config=config, seed=seed, given=given or {})
         self.predictions = f"{part}_predictions/"
         # run_finetuning.py keeps the discriminator's transformer and no head of pre-training.
         is_fine_tuned = part == "discriminator" and self.parameters.holds("task_specific/")
-        self.native_head = None if is_fine_tuned else NATIVE_HEADS[part]
+        self.native_head = None if is_fine_tuned or given is not None else NATIVE_HEADS[part]
         if task is not None:
             self._task_scope(task.task)
         if self.native_head is not None and not self.parameters.holds(self.predictions):

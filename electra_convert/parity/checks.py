@@ -146,7 +146,7 @@ def check_tokenizer(directory: Directory) -> Check | None:
         )
     except ElectraConvertError as error:
         return _failed("tokenizer", None, str(error))
-    if directory.record is None:
+    if not written:
         built = {VOCABULARY_FILE: built[VOCABULARY_FILE]}
     faults = [
         f"{name} is not what {VOCABULARY_FILE} gives"

@@ -16,6 +16,7 @@ from electra_convert.mapping import Layout
 from electra_convert.model_directory import named_head
 from electra_convert.models.files import CONFIG_FILE, read_json
 from electra_convert.options import Dtype
+from electra_convert.part import SOURCE_FORMAT
 from electra_convert.plan import RECORD_FILE, TensorFate
 from electra_convert.tokenizer import VOCABULARY_FILE, read_vocabulary
 
@@ -43,8 +44,15 @@ class RecordedSource(msgspec.Struct, frozen=True):
     """The checkpoint a conversion read."""
 
     checkpoint: str
-    index_sha256: str
     topology: str
+    format: str = SOURCE_FORMAT
+    index_sha256: str = ""
+    files_sha256: str = ""
+
+    @property
+    def identity(self) -> str:
+        """What identifies it: the hash of a checkpoint's index, or of a model's files."""
+        return self.index_sha256 or self.files_sha256
 
 
 class RecordedTokenizer(msgspec.Struct, frozen=True):
@@ -157,8 +165,14 @@ def _record(path: Path, inventory: Inventory) -> Record | None:
     file = path / RECORD_FILE
     if not os.path.lexists(file):
         return None
+    said = read_json(file)
+    if said.get("format") == SOURCE_FORMAT:
+        raise CheckpointNotFoundError(
+            f"{path} is a checkpoint for Google's code, and no model of a framework",
+            hint=f"compare it with what it was made of: electra-convert diff SOURCE {path}",
+        )
     try:
-        record = msgspec.convert(read_json(file), Record)
+        record = msgspec.convert(said, Record)
     except msgspec.ValidationError as error:
         raise ConfigError(
             f"{file} is not the record of a conversion: {error}", hint="convert again, or remove it to audit the rest"

@@ -14,10 +14,12 @@ import msgspec
 from electra_convert.config import ElectraConfig
 from electra_convert.config_file import ConfigFile, read_config_file
 from electra_convert.errors import ConfigError, ElectraConvertError, OptionError
-from electra_convert.formats.google_tf1 import GoogleCheckpoint, open_checkpoint
+from electra_convert.formats.google_tf1 import GoogleCheckpoint
 from electra_convert.initialize import initial_tensor
 from electra_convert.inventory import Part, TensorSpec
 from electra_convert.mapping import Mappings
+from electra_convert.model_checkpoint import ModelCheckpoint, ModelFiles
+from electra_convert.opening import Opened, open_located
 from electra_convert.origin import recall
 from electra_convert.parity.checks import check_config, check_round_trip, check_tokenizer
 from electra_convert.parity.directories import Directory, Record, RecordedTask, mask_id
@@ -25,7 +27,7 @@ from electra_convert.parity.heads import Subject
 from electra_convert.parity.probes import Probe, make_probes
 from electra_convert.parity.reference import OracleReference, require_oracle
 from electra_convert.parity.report import Check
-from electra_convert.part import ASSUMED, UNPROVEN, Checkpoint, recognise
+from electra_convert.part import ASSUMED, UNPROVEN, Checkpoint
 from electra_convert.plan import RECORD_FILE
 from electra_convert.progress import Progress
 from electra_convert.source import Location, locate
@@ -54,7 +56,7 @@ class KnownPart:
     """
 
     record: Record
-    checkpoint: Checkpoint
+    checkpoint: Checkpoint | ModelCheckpoint
     config: ElectraConfig
     origins: Mapping[str, str]
     native_head: str | None
@@ -88,13 +90,21 @@ class KnownSource:
     """
 
     mappings: Mappings
-    files: GoogleCheckpoint
-    checkpoint: Checkpoint
+    files: GoogleCheckpoint | ModelFiles
+    checkpoint: Checkpoint | ModelCheckpoint
     location: Location
     config_file: ConfigFile | None
     budget: float
     turn: ThreadPoolExecutor
     _parts: dict[PartKey, KnownPart] = field(default_factory=dict)
+
+    @property
+    def model(self) -> Directory | None:
+        """The model that was converted, as it is run; `None` for a checkpoint of Google's code."""
+        if not isinstance(self.files, ModelFiles):
+            return None
+        model = self.files.directory
+        return Directory(path=model.path, head=model.head, formats=(model.target,), record=None)
 
     def part(self, directory: Directory, record: Record) -> KnownPart:
         """Return the part that a directory was converted from, understood once for all its heads."""
@@ -114,8 +124,9 @@ class KnownSource:
         origins = {**part.origins, **{name: entry.origin for name, entry in said.items()}}
         probes = make_probes(config, mask_id=mask_id, budget=self.budget)
         cast = None if record.options.dtype == "float32" else record.options.dtype
+        variables, given = checkpoint.variables(part)
         reference = OracleReference(
-            self.files.tensors,
+            variables,
             config,
             record.part,
             probes,
@@ -123,12 +134,9 @@ class KnownSource:
             seed=record.options.seed,
             turn=self.turn,
             task=(task.name, task.head) if task else None,
+            given=given,
         )
-        held = {
-            tensor.name: tensor
-            for binding in part.bindings
-            for tensor in binding.unpack(self.files.tensors[binding.name])
-        }
+        held = part.canonical(self.files.tensors)
         damage = self._damage(checkpoint, record.part)
         return KnownPart(record, checkpoint, config, origins, part.native_head, held, reference, probes, damage)
 
@@ -140,7 +148,7 @@ class KnownSource:
         expected = {spec.name: part.held.get(spec.name) or self._drawn(spec, record, part.config) for spec in specs}
         checks = [self._check_identity(record, part.damage)]
         checks += (
-            check_round_trip(directory, target, self.mappings.formats[target], specs, expected)
+            check_round_trip(directory, target, self.mappings.of(target), specs, expected)
             for target in directory.formats
         )
         checks += filter(None, (check_config(directory, part.config), check_tokenizer(directory)))
@@ -151,7 +159,7 @@ class KnownSource:
         part, inventory = self.part(directory, record), self.mappings.inventory
         return sum(spec.name not in part.held for spec in inventory.head_tensors(record.head, part.config))
 
-    def _damage(self, checkpoint: Checkpoint, part: Part) -> str:
+    def _damage(self, checkpoint: Checkpoint | ModelCheckpoint, part: Part) -> str:
         """Return what the checksums of the tensors that a part uses say; nothing if they are right."""
         used = [name for name, (fate, _) in checkpoint.ledger(part).items() if fate == "used"]
         try:
@@ -163,10 +171,10 @@ class KnownSource:
     def _check_identity(self, record: Record, damage: str) -> Check:
         was, now = record.source, self.files
         faults = [damage] if damage else []
-        if was.index_sha256 != now.identity:
+        if was.identity != now.identity:
             faults.append(
-                f"it was converted from {was.checkpoint}, whose index has SHA-256 {was.index_sha256}; "
-                f"that of {now.prefix.name} has {now.identity}"
+                f"it was converted from {was.checkpoint}, whose SHA-256 is {was.identity}; that of {now.name} is "
+                f"{now.identity}"
             )
         says = "the checkpoint is the one that was converted, and its checksums are right"
         return Check(name="source", passed=not faults, says=says, faults=tuple(faults))
@@ -197,17 +205,21 @@ def open_source(
         if source is not None:
             _require_records(directories)
             location = stack.enter_context(locate(source, step=step, progress=progress))
-            files = open_checkpoint(location.prefix)
-        elif noted := _noted(directories, stack, progress):
-            location, files = noted
+            opened = open_located(location, mappings, _part(directories))
+        elif noted := _noted(directories, mappings, stack, progress):
+            location, opened = noted
         else:
             yield None
             return
         require_oracle()
-        checkpoint = recognise(mappings, files.tensors, files.unreadable, name=files.prefix)
         config_file = read_config_file(config) if config else None
         turn = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="oracle"))
-        yield KnownSource(mappings, files, checkpoint, location, config_file, budget, turn)
+        yield KnownSource(mappings, *opened, location, config_file, budget, turn)
+
+
+def _part(directories: Sequence[Directory]) -> Part | None:
+    """Return the part that was converted, which a model need not show."""
+    return next((directory.record.part for directory in directories if directory.record), None)
 
 
 def _with(config: ElectraConfig, said: Mapping[str, Any]) -> ElectraConfig:
@@ -233,10 +245,10 @@ def _require_records(directories: Sequence[Directory]) -> None:
 
 
 def _noted(
-    directories: Sequence[Directory], stack: ExitStack, progress: Progress
-) -> tuple[Location, GoogleCheckpoint] | None:
+    directories: Sequence[Directory], mappings: Mappings, stack: ExitStack, progress: Progress
+) -> tuple[Location, Opened] | None:
     """Return the source that was noted when the directories were written, if it is still the same."""
-    identities = {directory.record and directory.record.source.index_sha256 for directory in directories}
+    identities = {directory.record and directory.record.source.identity for directory in directories}
     if len(identities) > 1:
         sources = {each.path: each.record.source.checkpoint if each.record else "unknown" for each in directories}
         raise OptionError(
@@ -250,7 +262,8 @@ def _noted(
         return None
     try:
         location = stack.enter_context(locate(origin.source, step=origin.step, progress=progress))
-        files = open_checkpoint(location.prefix)
+        opened = open_located(location, mappings, _part(directories))
+        is_same = opened.files.identity == identity
     except ElectraConvertError:
         return None
-    return (location, files) if files.identity == identity else None
+    return (location, opened) if is_same else None

@@ -54,7 +54,7 @@ class OracleReference:
     """Google's graph on one part of a checkpoint.
 
     Args:
-        variables: The variables of the checkpoint.
+        variables: The variables of the checkpoint, by Google's name.
         config: The part's config.
         part: The part.
         probes: The probes.
@@ -62,6 +62,7 @@ class OracleReference:
         seed: The seed of the heads that were drawn.
         turn: The thread it computes in.
         task: Name and head of the fine-tuned task that supplies a head, if one does.
+        given: The head of a model that Google's graph has not, by canonical name.
     """
 
     variables: Mapping[str, Tensor]
@@ -72,6 +73,7 @@ class OracleReference:
     seed: int
     turn: ThreadPoolExecutor
     task: tuple[str, str] | None = None
+    given: Mapping[str, Tensor] | None = None
     _states: dict[tuple[int, bool], Sequence[Array]] = field(default_factory=dict)
 
     @cached_property
@@ -84,7 +86,16 @@ class OracleReference:
         from electra_convert.models.google import Oracle, TaskHead
 
         task = TaskHead(*self.task) if self.task else None
-        return Oracle(self.variables, config, part=self.part, dtype="float64", cast=cast, seed=self.seed, task=task)
+        return Oracle(
+            self.variables,
+            config,
+            part=self.part,
+            dtype="float64",
+            cast=cast,
+            seed=self.seed,
+            task=task,
+            given=self.given,
+        )
 
     def start(self, directory: Path, head: str, probes: Path, out: Path) -> Future[Answer]:  # noqa: ARG002
         """Begin to write what Google's graph computes."""

@@ -130,10 +130,10 @@ class Pair(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):
-    """A check that needs no model.
+    """A check that needs none of the models that were written.
 
     Args:
-        name: `round trip`, `config`, `tokenizer` or `source`.
+        name: `round trip`, `config`, `tokenizer` or `source`; or `model`, which runs the model that was converted.
         framework: The format that was read, where it is about one.
         passed: Whether it found nothing.
         says: What was checked, with figures.

@@ -19,7 +19,7 @@ import msgspec
 from electra_convert.config import ElectraConfig
 from electra_convert.convert import convert_checkpoint
 from electra_convert.errors import OptionError
-from electra_convert.formats import TARGETS, Contents, TargetFormat, module_of, read_weights
+from electra_convert.formats import FRAMEWORKS, Contents, TargetFormat, module_of, read_weights
 from electra_convert.formats.google_tf1 import write_checkpoint
 from electra_convert.inventory import PARTS, Part, TensorSpec
 from electra_convert.mapping import Mappings, load_mappings
@@ -136,7 +136,7 @@ def self_test(
         OptionError: A framework is not installed.
         AssertionError: A fault changes nothing.
     """
-    wanted = tuple(target for target in TARGETS if not frameworks or target in frameworks)
+    wanted = tuple(target for target in FRAMEWORKS if not frameworks or target in frameworks)
     if absent := [target for target in wanted if not installed(target)]:
         raise OptionError(
             f"the self-test needs {' and '.join(absent)}, not installed here",
@@ -209,12 +209,8 @@ class _SelfTest:
 
     def _other_projection(self, known: KnownSource) -> Weights:
         generator = known.checkpoint.understand(["generator"])["generator"]
-        return {
-            tensor.name: tensor.load()
-            for binding in generator.bindings
-            for tensor in binding.unpack(known.files.tensors[binding.name])
-            if tensor.name.startswith("embeddings.project.")
-        }
+        canonical = generator.canonical(known.files.tensors)
+        return {name: canonical[name].load() for name in canonical if name.startswith("embeddings.project.")}
 
     def _specs(self, head: str, *, own: bool) -> list[TensorSpec]:
         """Return the tensors of a head: all of them, or those it adds to the backbone."""

@@ -13,14 +13,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from electra_convert.errors import OptionError
-from electra_convert.formats import TARGETS, TargetFormat
+from electra_convert.formats import FRAMEWORKS, TargetFormat
 from electra_convert.mapping import Mappings, load_mappings
 from electra_convert.models.files import read_config
 from electra_convert.output import require_space, scratch_folder
@@ -34,9 +34,11 @@ from electra_convert.parity.probes import BUDGET, describe, make_probes
 from electra_convert.parity.reference import FrameworkReference
 from electra_convert.parity.report import (
     PRECISIONS,
+    Check,
     HeadReport,
     PartReport,
     Precision,
+    Run,
     Status,
     VerificationReport,
 )
@@ -52,6 +54,7 @@ ORDER: tuple[Status, ...] = ("failed", "incomplete", "unverified", "audited", "p
 """From the worst verdict to the best; an output is as good as its worst head."""
 Lend = Callable[[Sequence[TargetFormat]], AbstractContextManager[Mapping[TargetFormat, Worker]]]
 """Gives workers for some frameworks."""
+MODEL_CHECK = "model"
 LARGEST_VERIFICATION = 1_000_000
 """Bytes that a `verification.json` takes at most."""
 LARGEST_TEXT = 1_000_000_000
@@ -86,7 +89,9 @@ class VerifyOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         problems = [
-            f"there is no framework {name!r}: {', '.join(TARGETS)}" for name in self.frameworks if name not in TARGETS
+            f"there is no framework {name!r}: {', '.join(FRAMEWORKS)}"
+            for name in self.frameworks
+            if name not in FRAMEWORKS
         ]
         problems += (
             f"there is no gate {name!r}: {', '.join(PRECISIONS)}" for name in self.loosened if name not in PRECISIONS
@@ -150,7 +155,7 @@ def _report(
     directories = find_directories(output, mappings.inventory)
     wanted, left_out = _frameworks(directories, options)
     text = None if options.text is None else read_text(options.text)
-    directories = [directory for directory in directories if set(directory.formats) & set(wanted)]
+    directories = [each for each in directories if set(wanted) & set(each.formats) or not runnable(each.formats)]
     for directory in directories:  # before the work, not after it
         require_space(directory.path, LARGEST_VERIFICATION)
     with (
@@ -164,7 +169,7 @@ def _report(
             progress=progress,
         ) as known,
         scratch_folder() as scratch,
-        lend([name for name in wanted if installed(name)]) as workers,
+        lend([name for name in _run_by(wanted, known) if installed(name)]) as workers,
     ):
         if known is None and (options.config or options.text):
             raise OptionError(
@@ -176,11 +181,22 @@ def _report(
         return run.report(progress, began), hashes
 
 
+def runnable(formats: Sequence[TargetFormat]) -> list[TargetFormat]:
+    """Return those of some formats that a framework can run."""
+    return [target for target in formats if target in FRAMEWORKS]
+
+
+def _run_by(wanted: Sequence[TargetFormat], known: KnownSource | None) -> list[TargetFormat]:
+    """Return the frameworks that are needed: those that are wanted, and that of the model that was converted."""
+    model = known.model if known else None
+    return list(dict.fromkeys((*wanted, *(runnable(model.formats) if model else ()))))
+
+
 def _frameworks(
     directories: Sequence[Directory], options: VerifyOptions
 ) -> tuple[tuple[TargetFormat, ...], tuple[TargetFormat, ...]]:
     """Return the frameworks that are to run, and those that are left out."""
-    there = [target for target in TARGETS if any(target in directory.formats for directory in directories)]
+    there = [target for target in FRAMEWORKS if any(target in directory.formats for directory in directories)]
     lacking = [name for name in options.frameworks if name not in there]
     if lacking:
         raise OptionError(
@@ -205,15 +221,21 @@ class _Verification:
     wanted: Sequence[TargetFormat]
     left_out: tuple[TargetFormat, ...]
     scratch: Path
+    _models: dict[int, tuple[Check, ...]] = field(default_factory=dict)
+
+    @property
+    def running(self) -> dict[TargetFormat, Worker]:
+        """The workers of what is wanted."""
+        return {name: worker for name, worker in self.workers.items() if name in self.wanted}
 
     @property
     def missing(self) -> tuple[TargetFormat, ...]:
-        return tuple(name for name in self.wanted if name not in self.workers)
+        return tuple(name for name in _run_by(self.wanted, self.known) if name not in self.workers)
 
     def report(self, progress: Progress, began: float) -> VerificationReport:
         """Check, run, compare, and come to a verdict."""
         gate = gates(self.options.loosened)
-        subjects = [self._subject(directory) for directory in self.directories]
+        subjects = [self._subject(directory, gate) for directory in self.directories]
         heads = tuple(self._heads(subjects, gate, progress))
         parts = tuple(self._parts(subjects))
         refuted = {part.part for part in parts if is_refuted(part)}
@@ -222,7 +244,7 @@ class _Verification:
         )
         report = VerificationReport(
             output=self.output,
-            source=self.known.files.prefix.name if self.known else "",
+            source=self.known.files.name if self.known else "",
             identity=self.known.files.identity if self.known else "",
             topology=self.known.checkpoint.topology.says if self.known else "",
             status=min((head.status for head in heads), key=ORDER.index),
@@ -230,7 +252,7 @@ class _Verification:
             parts=parts,
             heads=heads,
             gates=gate.report(),
-            frameworks=tuple(self.workers),
+            frameworks=tuple(self.running),
             left_out=self.left_out,
             missing=self.missing,
             versions=versions(self.wanted),
@@ -240,10 +262,31 @@ class _Verification:
         )
         return msgspec.structs.replace(report, verdict=verdict(report))
 
-    def _subject(self, directory: Directory) -> Subject:
-        if self.known is not None and directory.record is not None:
-            return self.known.subject(directory, directory.record)
-        return self._audited(directory)
+    def _subject(self, directory: Directory, gate: Gates) -> Subject:
+        if self.known is None or directory.record is None:
+            return self._audited(directory)
+        subject = self.known.subject(directory, directory.record)
+        part = self.known.part(directory, directory.record)
+        if self.known.model and id(part) not in self._models:
+            self._models[id(part)] = tuple(self._check_model(self.known.model, part, gate))
+        return replace(subject, checks=(*subject.checks, *self._models.get(id(part), ())))
+
+    def _check_model(self, model: Directory, part: KnownPart, gate: Gates) -> Iterator[Check]:
+        """Run the model that was converted in its own framework; yield nothing if that is not installed.
+
+        The oracle has its tensors by the names of its mapping: if the model computes the same, they are right.
+        """
+        (target,) = model.formats
+        if target not in self.workers:
+            return
+        reference = replace(part.reference, cast=None, _states={})
+        subject = Subject(model, part.probes, reference, ())
+        found = run_heads([subject], {target: self.workers[target]}, (), gate, self.scratch / "model", lambda _: None)
+        runs = [run for each in found for run in each.runs]
+        faults = tuple(f"in {run.precision}: {_failure(run)}" for run in runs if run.outcome != "passed")
+        off = max((array.difference for run in runs for array in run.arrays), default=math.inf)
+        says = f"the model that was converted computes the same where it lies: off by at most {off:.1g}"
+        yield Check(name=MODEL_CHECK, framework=target, passed=not faults, says=says, faults=faults)
 
     def _audited(self, directory: Directory) -> Subject:
         """Return what is to be run for a directory whose source is not known."""
@@ -252,19 +295,19 @@ class _Verification:
         if config is not None:
             inventory = self.mappings.inventory
             specs = [*inventory.backbone_tensors(config), *inventory.head_tensors(directory.head, config)]
-            formats = {target: self.mappings.formats[target] for target in directory.formats}
+            formats = {target: self.mappings.of(target) for target in directory.formats}
             checks += check_formats(directory, formats, specs)
         checks += filter(None, [check_tokenizer(directory)])
-        first = next((name for name in self.workers if name in directory.formats), None)
+        first = next((name for name in self.running if name in directory.formats), None)
         if config is None or first is None:
             return Subject(directory, (), _Nothing(), tuple(checks))
         probes = make_probes(config, mask_id=mask_id(directory), budget=self.options.budget)
         return Subject(directory, probes, FrameworkReference(first, self.workers[first]), tuple(checks))
 
     def _heads(self, subjects: Sequence[Subject], gate: Gates, progress: Progress) -> Iterator[HeadReport]:
-        total = sum(len(PRECISIONS) * sum(name in each.directory.formats for name in self.workers) for each in subjects)
+        total = sum(len(PRECISIONS) * sum(name in each.directory.formats for name in self.running) for each in subjects)
         with progress("running", total, unit="models") as advance:
-            for found in run_heads(subjects, self.workers, self.missing, gate, self.scratch, advance):
+            for found in run_heads(subjects, self.running, self.missing, gate, self.scratch, advance):
                 yield self._head(found)
 
     def _head(self, found: Found) -> HeadReport:
@@ -289,7 +332,8 @@ class _Verification:
             return "failed"
         if self.known is None:
             return "audited"
-        if not head.runs or any(run.outcome == "missing" for run in head.runs):
+        unproven = self.known.model and not any(check.name == MODEL_CHECK for check in head.checks)
+        if unproven or not head.runs or any(run.outcome == "missing" for run in head.runs):
             return "incomplete"
         return "unverified" if self.options.loosened else "proven"
 
@@ -303,9 +347,9 @@ class _Verification:
                 part = self.known.part(subject.directory, record)
                 seen.setdefault(id(part), (part, []))[1].append(subject)
         for part, belonging in seen.values():
-            yield self._part(self.known, part, belonging)
+            yield self._part(part, belonging)
 
-    def _part(self, known: KnownSource, part: KnownPart, subjects: Sequence[Subject]) -> PartReport:
+    def _part(self, part: KnownPart, subjects: Sequence[Subject]) -> PartReport:
         fates = [fate for fate, _ in part.checkpoint.ledger(part.record.part).values()]
         heads = [subject.directory.head for subject in subjects]
         report = PartReport(
@@ -318,7 +362,7 @@ class _Verification:
             coverage=describe(part.probes, part.config),
             drift={head: part.reference.drift(head) for head in heads} if part.reference.cast else {},
         )
-        return _with_text(report, known, part, subjects, self.text)
+        return _with_text(report, part, subjects, self.text)
 
     def _notes(self) -> Iterator[str]:
         if self.known is None:
@@ -330,6 +374,14 @@ class _Verification:
             yield f"{listed(self.left_out)} left out on request"
         for name in self.missing:
             yield f'{name} is not installed: pip install "electra-convert[{EXTRAS[name]}]"'
+
+
+def _failure(run: Run) -> str:
+    """Say how a run failed."""
+    off = run.divergence
+    if off is None:
+        return run.message
+    return f"{off.array} of the probe {off.probe} is off by {off.difference:.2g}; the gate allows {off.limit:.2g}"
 
 
 class _Nothing:
@@ -358,9 +410,7 @@ def _audited_parts(subjects: Sequence[Subject]) -> Iterator[PartReport]:
                 )
 
 
-def _with_text(
-    report: PartReport, known: KnownSource, part: KnownPart, subjects: Sequence[Subject], text: str | None
-) -> PartReport:
+def _with_text(report: PartReport, part: KnownPart, subjects: Sequence[Subject], text: str | None) -> PartReport:
     """Add what text shows of a part's native head: assumptions that were tried on it, and a look."""
     directory = next((each.directory for each in subjects if each.directory.head == part.native_head), None)
     if directory is None or part.native_head is None or not (directory.path / VOCABULARY_FILE).is_file():
@@ -376,12 +426,12 @@ def _with_text(
         "lowercase": tokenizer.lowercase.value if tokenizer else True,
         "strip_accents": tokenizer.strip_accents if tokenizer else None,
     }
-    rankings = () if text is None else rank_assumptions(known.files.tensors, part.config, **about)
+    rankings = () if text is None else rank_assumptions(part.reference.variables, part.config, **about)
     confirmed = {ranking.field for ranking in rankings if ranking.finding == "confirmed"}
     return msgspec.structs.replace(
         report,
         rankings=rankings,
-        look=look(known.files.tensors, part.config, **about),
+        look=look(part.reference.variables, part.config, **about),
         given={field: value for field, value in report.given.items() if field not in confirmed},
     )
 

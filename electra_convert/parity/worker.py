@@ -197,4 +197,4 @@ def _answer(runner: Callable[[Job], None], line: bytes) -> Answer:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])  # type: ignore[arg-type]  # the caller is `workers.py`
+    main(sys.argv[1])  # the caller is `workers.py`

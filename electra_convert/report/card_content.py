@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 import msgspec
 
 from electra_convert.errors import OptionError
-from electra_convert.formats import TargetFormat
+from electra_convert.formats import FRAMEWORK_NAMES, TargetFormat
 from electra_convert.mapping import Topology, load_mappings
 from electra_convert.models.files import ARCHITECTURES, CONFIG_FILE, read_json
 from electra_convert.parity.directories import Directory, Record, RecordedField
@@ -25,7 +25,7 @@ from electra_convert.parity.verification import RunRecord, Verification
 from electra_convert.part import ASSUMED, SOURCE_FORMAT
 from electra_convert.plan import TensorFate, is_native
 from electra_convert.report.calls import FRAMEWORKS, class_name, example, own_example
-from electra_convert.report.words import FRAMEWORK_NAMES, SYMBOLS, figure, gate_rule, percent, plural, share, value
+from electra_convert.report.words import SYMBOLS, figure, gate_rule, percent, plural, share, value
 from electra_convert.source import step_of
 from electra_convert.tokenizer import TOKENIZER_FILE, VOCABULARY_FILE
 
@@ -363,7 +363,9 @@ def _summary(subject: Subject) -> str:
     if record is None:
         return f"An ELECTRA model {head}, in {subject.formats}. Nothing here says which checkpoint it was made from."
     size = {field: each.value for field, each in record.config.items()}
-    made = f"trained with {GOOGLE}, and converted to {subject.formats} by electra-convert {record.electra_convert}"
+    framework = next((name for target, name in FRAMEWORK_NAMES.items() if target == record.source.format), "")
+    origin = f"converted from a model of {framework}" if framework else f"trained with {GOOGLE}, and converted"
+    made = f"{origin} to {subject.formats} by electra-convert {record.electra_convert}"
     sizes = (
         f"{plural(size['num_hidden_layers'], 'layer')} of {size['hidden_size']} with "
         f"{plural(size['num_attention_heads'], 'attention head')} each, a vocabulary of {size['vocab_size']:,}"
@@ -422,7 +424,8 @@ def _facts(record: Record) -> Iterator[tuple[str, str]]:
     fates = [tensor.fate for tensor in record.tensors.values()]
     counts = ", ".join(f"{fates.count(fate)} {fate}" for fate in get_args(TensorFate) if fate in fates)
     yield "checkpoint", code(checkpoint) + ("" if step is None else f", step {step:,}")
-    yield "SHA-256 of its index", code(record.source.index_sha256)
+    hashed = "index" if record.source.index_sha256 else "config and weights"
+    yield f"SHA-256 of its {hashed}", code(record.source.identity)
     yield "what it holds", _topology(record).says
     if record.task:
         yield "fine-tuned on", code(record.task.name)

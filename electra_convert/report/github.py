@@ -9,10 +9,9 @@ from itertools import accumulate
 from typing import Literal, NamedTuple, get_args
 
 from electra_convert.errors import ElectraConvertError
-from electra_convert.formats import TARGETS, TargetFormat
+from electra_convert.formats import FRAMEWORK_NAMES, TARGETS, TargetFormat
 from electra_convert.parity.report import PRECISIONS, HeadReport, PartReport, Run, Status, VerificationReport
 from electra_convert.report.words import (
-    FRAMEWORK_NAMES,
     SYMBOLS,
     Finding,
     figure,

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from electra_convert.formats import TARGETS, TargetFormat
+from electra_convert.formats import FRAMEWORK_NAMES, TARGETS, TargetFormat
 from electra_convert.parity.report import (
     HISTOGRAM_EDGES,
     PRECISIONS,
@@ -29,7 +29,6 @@ from electra_convert.parity.report import (
 )
 from electra_convert.report.charts import Curve, HistogramChart, LayerChart, histogram_chart, layer_chart
 from electra_convert.report.words import (
-    FRAMEWORK_NAMES,
     SYMBOLS,
     Finding,
     check_name,

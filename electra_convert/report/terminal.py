@@ -9,7 +9,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from electra_convert.formats import TARGETS, TargetFormat
+from electra_convert.formats import FRAMEWORK_NAMES, TARGETS, TargetFormat
 from electra_convert.parity.report import (
     PRECISIONS,
     Check,
@@ -22,7 +22,6 @@ from electra_convert.parity.report import (
     VerificationReport,
 )
 from electra_convert.report.words import (
-    FRAMEWORK_NAMES,
     Finding,
     figure,
     gate_rule,

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from electra_convert.formats import TargetFormat
+from electra_convert.formats import FRAMEWORK_NAMES
 from electra_convert.parity.report import (
     Check,
     Divergence,
@@ -21,7 +21,6 @@ from electra_convert.parity.report import (
     VerificationReport,
 )
 
-FRAMEWORK_NAMES: dict[TargetFormat, str] = {"pytorch": "PyTorch", "tensorflow": "TensorFlow", "flax": "Flax"}
 SYMBOLS: dict[Status, str] = {"proven": "✓", "failed": "✗", "incomplete": "◐", "unverified": "!", "audited": "≈"}
 """A verdict at a glance, for those who cannot tell its colour."""
 

@@ -8,6 +8,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -24,6 +25,7 @@ from hypothesis.extra import numpy as arrays
 from electra_convert.errors import (
     CheckpointNotFoundError,
     CorruptCheckpointError,
+    OutputError,
     SourceError,
     UnsupportedCheckpointError,
 )
@@ -681,18 +683,49 @@ class _Values(np.ndarray[Any, Any]):
     """An array one can watch being freed."""
 
 
-def test_one_tensor_is_in_memory_at_a_time(tmp_path: Path) -> None:
-    """The one before is gone when the next is loaded."""
+def test_one_tensor_for_each_thread_is_in_memory_at_a_time(tmp_path: Path) -> None:
+    """The ones before are gone when the next is loaded."""
     loaded: list[ref[_Values]] = []
 
     def load() -> Array:
         array = np.zeros(8, np.float32).view(_Values)
-        assert not any(before() is not None for before in loaded)
+        assert sum(before() is not None for before in loaded) < google_tf1.THREADS
         loaded.append(ref(array))
         return array
 
     write_checkpoint(tmp_path / "a", (Tensor(f"t{number}", (8,), "float32", load) for number in range(5)))
     assert len(loaded) == 5
+
+
+@pytest.mark.parametrize("flipped", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_memory_does_not_grow_with_the_tensors(tmp_path: Path, dtype: str, *, flipped: bool) -> None:
+    """They are read, transposed, cast, checked and written a few megabytes at a time."""
+    zeros = np.broadcast_to(np.zeros((), dtype), (1 << 12, 1 << 12))
+    write_checkpoint(tmp_path / "a", [tensor("t", zeros)])
+    (stored,) = open_checkpoint(tmp_path / "a").tensors.values()
+    turned = Tensor("t", zeros.shape[::-1], dtype, lambda: stored.values().T)
+    tracemalloc.start()
+    try:
+        write_checkpoint(tmp_path / "b", [turned if flipped else stored], dtype="float32")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < zeros.size * 4 / 2
+    (found,) = open_checkpoint(tmp_path / "b").tensors.values()
+    assert (found.shape, found.dtype) == (turned.shape if flipped else zeros.shape, "float32")
+
+
+def test_a_dtype_is_that_of_floating_point_tensors_alone(tmp_path: Path) -> None:
+    """Values that it cannot hold are refused; what is narrower, it holds exactly."""
+    values = [np.full(3, 1.5, np.float16), np.full(3, 0.1), np.arange(3), np.ones(3, bool)]
+    write_checkpoint(tmp_path / "a", [tensor(f"t{n}", array) for n, array in enumerate(values)], dtype="float32")
+    checkpoint = open_checkpoint(tmp_path / "a")
+    checkpoint.check(checkpoint.tensors)
+    assert [found.dtype for found in checkpoint.tensors.values()] == ["float32", "float32", "int64", "bool"]
+    assert (checkpoint.tensors["t1"].load() == np.full(3, 0.1, np.float32)).all()
+    with pytest.raises(OutputError, match="t holds values that float32 cannot hold"):
+        write_checkpoint(tmp_path / "b", [tensor("t", np.full(3, 1e300))], dtype="float32")
 
 
 @pytest.mark.parametrize("names", [["a", "a"], [""], ["\0slice"]])

@@ -28,6 +28,7 @@ keras = pytest.importorskip("keras", minversion="3")
 
 import orbax.checkpoint as ocp  # noqa: E402  # there is one only where Orbax is
 import tensorflow as tf  # noqa: E402
+import torch  # noqa: E402
 from flax.serialization import msgpack_restore  # noqa: E402
 
 from electra_convert import ExportError, ExportOptions, cli, export_model, load_mappings  # noqa: E402
@@ -35,9 +36,11 @@ from electra_convert.config import ElectraConfig  # noqa: E402
 from electra_convert.export import keras as keras_module  # noqa: E402
 from electra_convert.export import proof as proof_module  # noqa: E402
 from electra_convert.export.alone import leaves  # noqa: E402
-from electra_convert.export.model import named_tensors, open_whole_model  # noqa: E402
+from electra_convert.export.model import named_tensors  # noqa: E402
 from electra_convert.export.proof import Proof  # noqa: E402
+from electra_convert.formats import FRAMEWORKS, pytorch  # noqa: E402
 from electra_convert.mapping import default_directory  # noqa: E402
+from electra_convert.model_directory import open_model_directory  # noqa: E402
 from electra_convert.models import tensorflow as models  # noqa: E402
 
 if TYPE_CHECKING:
@@ -97,7 +100,7 @@ def saved(model: Any, folder: Path) -> Path:
     """Export a model to Keras in this process, unproven; return the file."""
     model.save_pretrained(folder / "model")
     mappings = load_mappings()
-    keras_module.write(open_whole_model(folder / "model", mappings, None), mappings, folder / "model.keras")
+    keras_module.write(open_model_directory(folder / "model", mappings), mappings, folder / "model.keras")
     return folder / "model.keras"
 
 
@@ -334,7 +337,7 @@ class TestFaults:
         """A file that the library refuses is told with what the library says."""
         for name in ("shaped.npz", "probes.npz"):
             (tmp_path / name).touch()
-        opened = open_whole_model(model, load_mappings(), None)
+        opened = open_model_directory(model, load_mappings())
         proof = Proof(opened, load_mappings(), (), tmp_path)
         (tmp_path / "model.keras").write_text("{}")
         agreement, (fault,) = proof.compare("keras", tmp_path / "model.keras")
@@ -343,7 +346,7 @@ class TestFaults:
 
     def test_a_restored_tree_that_differs(self, model: Path, tmp_path: Path) -> None:
         """A tree is compared bit for bit: every value, every name."""
-        opened = open_whole_model(model, load_mappings(), None)
+        opened = open_model_directory(model, load_mappings())
         tree = dict(named_tensors(opened, load_mappings(), "flax"))
         first, second, *_ = tree
         tree[first] = tree[first] + np.float32(1e-7)
@@ -371,29 +374,36 @@ class TestFaults:
 
 
 class TestReference:
-    def test_the_models_own_files_are_run(self, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """What is right comes from the files that were read, or those of the next framework that is there."""
-        for lacking, expected in (((), "pytorch"), (("pytorch",), "tensorflow"), (("pytorch", "tensorflow"), "flax")):
-            monkeypatch.setattr(proof_module, "installed", lambda name, lacking=lacking: name not in lacking)
-            proof = Proof(open_whole_model(model, load_mappings(), None), load_mappings(), (), tmp_path)
-            assert proof._reference() == (expected, model)
+    def test_the_models_own_files_are_run(self, model: Path, tmp_path: Path) -> None:
+        """What is right comes from the files that were read, whatever the format."""
+        for target in FRAMEWORKS:
+            proof = Proof(open_model_directory(model, load_mappings(), target), load_mappings(), (), tmp_path)
+            assert proof._reference() == (target, model)
 
-    def test_else_a_copy_in_another_format(self, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Weights of PyTorch alone are run where PyTorch is not, from a copy, and so are those with a tied tensor."""
-        masked = Path(shutil.copytree(model.parent / "masked_lm", tmp_path / "model"))
-        for name in ("tf_model.h5", "flax_model.msgpack"):
-            (masked / name).unlink()
-        arrays = load_file(masked / "model.safetensors")
-        arrays["generator_lm_head.weight"] = arrays["electra.embeddings.word_embeddings.weight"].copy()
-        save_file(arrays, masked / "model.safetensors", {"format": "pt"})
-        opened = open_whole_model(masked, load_mappings(), None)
-        for lacking, expected in (((), "pytorch"), (("pytorch",), "tensorflow")):
-            monkeypatch.setattr(proof_module, "installed", lambda name, lacking=lacking: name not in lacking)
-            scratch = tmp_path / expected
-            scratch.mkdir()
-            framework, directory = Proof(opened, load_mappings(), (), scratch)._reference()
-            assert (framework, directory) == (expected, scratch / "model")
-        copied = models.TFElectraForMaskedLM.from_pretrained(directory)
-        right = models.TFElectraForMaskedLM.from_pretrained(model.parent / "masked_lm")
+    def test_else_a_copy_is(self, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Where its framework is not, or a switch of the config is one that only does not matter, a copy is run."""
+        masked = model.parent / "masked_lm"
+        switched = Path(shutil.copytree(masked, tmp_path / "switched"))
+        config = json.loads((switched / "config.json").read_text())
+        (switched / "config.json").write_text(json.dumps(config | {"summary_activation": None}))
         inputs = {name: np.ones((1, 5), np.int32) for name in INPUTS}
-        assert (np.asarray(copied(**inputs).logits) == np.asarray(right(**inputs).logits)).all()
+        right = models.TFElectraForMaskedLM.from_pretrained(masked)(**inputs).logits.numpy()
+        for path, lacking, expected in ((switched, "", "pytorch"), (masked, "pytorch", "tensorflow")):
+            monkeypatch.setattr(proof_module, "installed", lambda name, lacking=lacking: name != lacking)
+            (tmp_path / expected).mkdir()
+            proof = Proof(open_model_directory(path, load_mappings()), load_mappings(), (), tmp_path / expected)
+            framework, directory = proof._reference()
+            assert (framework, directory) == (expected, tmp_path / expected / "model")
+        assert (models.TFElectraForMaskedLM.from_pretrained(directory)(**inputs).logits.numpy() == right).all()
+
+    def test_the_file_that_is_named(self, model: Path, tmp_path: Path) -> None:
+        """Of two kinds of files, the one that was read is run, if from a copy."""
+        other = Path(shutil.copytree(model, tmp_path / "model"))
+        torch.save(
+            {name: torch.from_numpy(array) for name, array in load_file(model / pytorch.SINGLE).items()},
+            other / "pytorch_model.bin",
+        )
+        named = open_model_directory(other, load_mappings(), file=other / "pytorch_model.bin")
+        (tmp_path / "scratch").mkdir()
+        place = tmp_path / "scratch"
+        assert Proof(named, load_mappings(), (), place)._reference() == ("pytorch", place / "model")

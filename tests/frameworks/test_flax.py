@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.finetuned import each_task, task_difference
-from tests.resaved import assert_same_weights
+from tests.resaved import assert_same_model, assert_same_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 jax = pytest.importorskip("jax")
@@ -135,3 +135,15 @@ def test_diff_knows_what_transformers_saves(converted: Callable[..., Path], tmp_
     directory = converted("electra_tiny", "discriminator", targets=("flax",)) / head
     load(directory, HEADS[head]).save_pretrained(tmp_path)
     assert_same_weights(directory, tmp_path, "flax")
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize(("safe", "size"), [(True, "1GB"), (False, "1GB"), (False, "200KB")])
+def test_what_transformers_saves_is_whole(
+    converted: Callable[..., Path], tmp_path: Path, head: str, size: str, *, safe: bool
+) -> None:
+    """Safetensors with Flax's names and orientation, and msgpack as one file and as shards."""
+    directory = converted("electra_tiny_proj", "discriminator", targets=("flax",)) / head
+    load(directory, HEADS[head]).save_pretrained(tmp_path, safe_serialization=safe, max_shard_size=size)
+    found = assert_same_model(directory, tmp_path, "flax", "model" if safe else "flax_model")
+    assert (len(found.files) > 1) == (size == "200KB")

@@ -12,7 +12,10 @@ import pytest
 
 from electra_convert.formats.google_tf1 import open_checkpoint, write_checkpoint
 from electra_convert.formats.sstable import BLOCK_SIZE
+from electra_convert.google_target import PREFIX, google_model
+from electra_convert.mapping import load_mappings
 from electra_convert.tensor import ITEM_SIZES, Tensor, numpy_dtype
+from tests.test_google_target import parts_of
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
@@ -91,3 +94,28 @@ def test_tensorflow_writes_the_same_bytes(tensors_of: Callable[[], list[Tensor]]
     )
     for suffix in (".index", ".data-00000-of-00001"):
         assert (tmp_path / f"ours{suffix}").read_bytes() == (tmp_path / f"theirs{suffix}").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["electra_tiny", "electra_tiny_mlm_only", "electra_tiny_uniform"])
+def test_tensorflow_reads_checkpoints_for_googles_code(name: str, tmp_path: Path) -> None:
+    """By their directory, as Google's code names them; with the slots its `Saver` restores."""
+    model = google_model(load_mappings(), parts_of(name), slots=True)
+    model.write(tmp_path, lambda _: None)
+    for place, content in model.documents(None).items():
+        (tmp_path / place).write_bytes(content)
+    assert tensorflow.train.latest_checkpoint(str(tmp_path)) == str(tmp_path / PREFIX)
+    assert_tensorflow_agrees(tmp_path, {tensor.name: tensor for tensor in model.tensors}, set())
+
+
+def test_tensorflow_writes_the_same_bytes_of_checkpoints_for_googles_code(tmp_path: Path) -> None:
+    """Its `SaveV2`, given the variables by name, as its `Saver` gives them."""
+    model = google_model(load_mappings(), parts_of("electra_tiny"), slots=True)
+    model.write(tmp_path, lambda _: None)
+    tensorflow.raw_ops.SaveV2(
+        prefix=str(tmp_path / "theirs"),
+        tensor_names=[tensor.name for tensor in model.tensors],
+        shape_and_slices=[""] * len(model.tensors),
+        tensors=[tensorflow.constant(tensor.load()) for tensor in model.tensors],
+    )
+    for suffix in (".index", ".data-00000-of-00001"):
+        assert (tmp_path / f"{PREFIX}{suffix}").read_bytes() == (tmp_path / f"theirs{suffix}").read_bytes()

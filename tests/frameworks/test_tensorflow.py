@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.finetuned import each_task, task_difference
-from tests.resaved import assert_same_weights
+from tests.resaved import assert_same_model, assert_same_weights
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
@@ -101,3 +101,16 @@ def test_diff_knows_what_transformers_saves(converted: Callable[..., Path], tmp_
     directory = converted("electra_tiny", "discriminator", targets=("tensorflow",)) / head
     load(directory, HEADS[head]).save_pretrained(tmp_path)
     assert_same_weights(directory, tmp_path, "tensorflow")
+
+
+@pytest.mark.parametrize("size", ["1GB", "200KB"])
+@pytest.mark.parametrize("safe", [True, False])
+@pytest.mark.parametrize("head", [head for head in HEADS if head != "causal_lm"])  # there is no such class
+def test_what_transformers_saves_is_whole(
+    converted: Callable[..., Path], tmp_path: Path, head: str, size: str, *, safe: bool
+) -> None:
+    """Safetensors with TensorFlow's names and orientation, and HDF5, as one file and as shards."""
+    directory = converted("electra_tiny_proj", "discriminator", targets=("tensorflow",)) / head
+    load(directory, HEADS[head]).save_pretrained(tmp_path, safe_serialization=safe, max_shard_size=size)
+    found = assert_same_model(directory, tmp_path, "tensorflow", "model" if safe else "tf_model")
+    assert (len(found.files) > 1) == (size == "200KB")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import xml.etree.ElementTree as ET
@@ -13,12 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from safetensors.numpy import load_file, save_file
 
 import electra_convert
 from electra_convert import ConvertOptions, VerifyOptions, cli, convert_checkpoint, mirrored
 from electra_convert.errors import OptionError
 from electra_convert.formats import TARGETS, Contents, TargetFormat, module_of, read_weights
 from electra_convert.inventory import Part
+from electra_convert.mapping import default_directory
 from electra_convert.parity import verify as verify_module
 from electra_convert.parity.heads import Subject
 from electra_convert.parity.report import HeadReport, VerificationReport
@@ -48,6 +51,7 @@ PARTS: list[tuple[str, Part]] = [
     ("electric_tiny", "discriminator"),
 ]
 """Every part of every genuine pre-training checkpoint."""
+NATIVE: dict[Part, str] = {"discriminator": "pretraining", "generator": "masked_lm"}
 POOL = Pool()
 """Every framework is loaded once for all tests, as in a batch."""
 ONE_FRAMEWORK = VerifyOptions(frameworks=("pytorch",))
@@ -116,6 +120,83 @@ def test_every_head_of_every_genuine_checkpoint_is_proven(
             assert len(arrays) >= report.parts[0].config["num_hidden_layers"] + 2
             assert max(array.difference for array in arrays) <= 1e-10
     assert (report.parts[0].coverage.positions, report.parts[0].coverage.token_types) == (1, 1)
+
+
+@pytest.mark.parametrize("pair", [*itertools.permutations(TARGETS, 2)], ids="-".join)
+def test_every_direction_is_proven(converted: Callable[..., Path], tmp_path: Path, pair: Any) -> None:
+    """A model's conversion is proven against the oracle on its own tensors, and so is the model where it lies."""
+    source, target = pair
+    part: Part = "generator" if source == "flax" else "discriminator"
+    model = converted("electra_tiny_proj", part, targets=(source,), heads=("native",)) / NATIVE[part]
+    convert_checkpoint(model, tmp_path, ConvertOptions(targets=(target,), heads=("native", "token_classification")))
+    report = verify_output(tmp_path)
+    assert report.status == "proven", report.verdict
+    assert len(report.heads) == 2
+    for head in report.heads:
+        assert [check.framework for check in head.checks if check.name == "model"] == [source]
+        assert {run.framework for run in head.runs} == {target}
+        assert max(array.difference for run in head.runs for array in run.arrays if run.precision == "float64") <= 1e-10
+
+
+@pytest.mark.parametrize("head", ["base", "sequence_classification", "multiple_choice", "token_classification"])
+def test_a_model_with_any_head_is_proven(converted: Callable[..., Path], tmp_path: Path, head: str) -> None:
+    """Heads that Google's graph has not are computed by the oracle with the model's own tensors, biases too."""
+    model = shutil.copytree(converted("electra_tiny", "discriminator", targets=("pytorch",)) / head, tmp_path / "model")
+    arrays = load_file(model / "model.safetensors")
+    random = np.random.default_rng(5)
+    trained = {name: random.normal(0, 0.3, array.shape).astype("float32") for name, array in arrays.items()}
+    save_file(
+        {**arrays, **{name: trained[name] for name in arrays if not name.startswith("electra.")}},
+        model / "model.safetensors",
+    )
+    convert_checkpoint(model, tmp_path / "out", ConvertOptions(targets=("flax",), heads=("native", "pretraining")))
+    report = verify_output(tmp_path / "out")
+    assert report.status == "proven", report.verdict
+
+
+def test_a_model_of_an_old_version_is_proven(converted: Callable[..., Path], tmp_path: Path) -> None:
+    """A pickle with the names of old versions, buffers, and the word table twice, as generators were published."""
+    import torch
+
+    new = converted("electra_tiny", "generator", targets=("pytorch",), heads=("native",)) / "masked_lm"
+    model = shutil.copytree(new, tmp_path / "model", ignore=shutil.ignore_patterns("*.safetensors", "conversion.json"))
+    arrays = load_file(new / "model.safetensors")
+    for name in list(arrays):
+        if "LayerNorm" in name:
+            arrays[name.replace(".weight", ".gamma").replace(".bias", ".beta")] = arrays.pop(name)
+    arrays["generator_lm_head.weight"] = arrays["electra.embeddings.word_embeddings.weight"]
+    arrays["electra.embeddings.position_ids"] = np.arange(64)[None]
+    torch.save({name: torch.from_numpy(array) for name, array in arrays.items()}, model / "pytorch_model.bin")
+    convert_checkpoint(model, tmp_path / "out", ConvertOptions(targets=("flax",), heads=("native",)))
+    report = verify_output(tmp_path / "out")
+    assert report.status == "proven", report.verdict
+
+
+def test_a_wrong_mapping_of_the_model_is_caught(converted: Callable[..., Path], tmp_path: Path) -> None:
+    """Names of the source that are taken for one another agree in all that is written; the model itself tells."""
+    mappings = shutil.copytree(default_directory(), tmp_path / "mappings")
+    text = (mappings / "pytorch.yaml").read_text()
+    swapped = text.replace("self.query", "self.KEY").replace("self.key", "self.query").replace("self.KEY", "self.key")
+    (mappings / "pytorch.yaml").write_text(swapped)
+    model = converted("electra_tiny", "discriminator", targets=("pytorch",), heads=("native",)) / "pretraining"
+    options = ConvertOptions(targets=("flax",), heads=("native",), mappings=mappings)
+    convert_checkpoint(model, tmp_path / "out", options)
+    report = verify_output(tmp_path / "out", VerifyOptions(mappings=mappings))
+    assert report.status == "failed"
+    assert [check.name for check in only(report).checks if not check.passed] == ["model"]
+    assert all(run.outcome == "passed" for run in only(report).runs)
+
+
+def test_a_model_that_cannot_be_run_leaves_the_proof_incomplete(
+    converted: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the framework of the model nothing shows that its tensors were taken for what they are."""
+    model = converted("electra_tiny", "discriminator", targets=("pytorch",), heads=("native",)) / "pretraining"
+    convert_checkpoint(model, tmp_path / "out", ConvertOptions(targets=("flax",), heads=("native",)))
+    monkeypatch.setattr("electra_convert.parity.verify.installed", lambda name: name == "flax")
+    report = verify_output(tmp_path / "out")
+    assert report.status == "incomplete"
+    assert report.missing == ("pytorch",)
 
 
 @each_task

@@ -168,8 +168,17 @@ def _archive(folder: Path, name: str) -> Read:
 
 
 def safetensors(folder: Path) -> Read:
-    """Read a PyTorch file of weights."""
-    return _weights(folder, "pytorch")
+    """Read a PyTorch file of weights; whose names it has, its metadata say."""
+    from electra_convert.formats.weights import find_weights
+
+    read_file = _weights(folder, "pytorch")
+
+    def read(data: bytes) -> None:
+        read_file(data)
+        (weights,) = find_weights(folder)
+        assert len(weights.read()) <= len(data)
+
+    return read
 
 
 def msgpack(folder: Path) -> Read:

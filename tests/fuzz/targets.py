@@ -71,11 +71,11 @@ TARGETS = {
         ),
         Target("state", readers.state, ("electra_convert.source",), longest=512),
         Target("zip", readers.zip_archive, ("electra_convert.source", "zipfile"), mutators.zip_archive),
-        Target("tar", readers.tar_archive, ("electra_convert.source", "tarfile"), mutators.tar_archive, longest=16384),
+        Target("tar", readers.tar_archive, ("electra_convert.source", "tarfile"), mutators.tar_archive, longest=9216),
         Target(
             "safetensors",
             readers.safetensors,
-            (f"{FORMATS}.pytorch", *TABLES, "electra_convert.json_text"),
+            (f"{FORMATS}.pytorch", f"{FORMATS}.weights", *TABLES, "electra_convert.json_text"),
             mutators.safetensors,
         ),
         Target("msgpack", readers.msgpack, (f"{FORMATS}.flax", f"{FORMATS}.msgpack_tree", *TABLES), mutators.msgpack),

@@ -254,7 +254,7 @@ BROKEN = {
         ("20000 tensors; expected at most 10000",),
     ),
     "safetensors: unknown dtype": Broken(SAFETENSORS, entry(dtype="F31"), ("is 'F31'",)),
-    "safetensors: whole numbers": Broken(SAFETENSORS, entry(dtype="I64"), ("is 'I64'",)),
+    "safetensors: whole numbers": Broken(SAFETENSORS, entry(dtype="I32"), ("is 'I32'",)),
     "safetensors: negative length": Broken(SAFETENSORS, entry(shape=[-1]), ("has the shape [-1]",)),
     "safetensors: enormous length": Broken(SAFETENSORS, entry(shape=[2**62, 2**62]), ("has the shape",)),
     "safetensors: no values": Broken(SAFETENSORS, entry(shape=[0, 2**62]), ("has the shape [0,",)),
@@ -491,8 +491,9 @@ def test_what_is_no_file_is_told(
 
 
 def test_no_pickle_is_ever_loaded() -> None:
-    """Nothing in the package unpickles, nor has a library do so: a pickle runs what it likes."""
-    ways = re.compile(r"\b(pickle|marshal|shelve|dill|joblib|allow_pickle|torch\.load|load_model|unsafe_load)\b")
+    """Nothing in the package unpickles, nor has a library do so, but PyTorch, which then runs nothing."""
+    ways = re.compile(r"\b(pickle|marshal|shelve|dill|joblib|allow_pickle|torch\.load|load_model|unsafe_load)\b[^\n]*")
     files = [*(ROOT / "electra_convert").rglob("*.py")]
     assert len(files) > 50
-    assert [str(path) for path in files if ways.search(path.read_text("utf-8"))] == []
+    (found,) = [way[0] for path in files for way in ways.finditer(path.read_text("utf-8"))]
+    assert found == 'torch.load(file.path, map_location="cpu", weights_only=True, mmap=is_zip)'

@@ -9,15 +9,16 @@ import subprocess
 import sys
 import traceback
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import huggingface_hub.constants
 import huggingface_hub.file_download
 import pytest
 
-from electra_convert import ConvertOptions, convert_checkpoint, inspect_checkpoint
+from electra_convert import ConvertOptions, convert_checkpoint, diff_checkpoints, inspect_checkpoint
 from electra_convert.batch.jobs import plan_jobs
 from electra_convert.errors import (
     CheckpointNotFoundError,
@@ -84,6 +85,14 @@ def offline(monkeypatch: pytest.MonkeyPatch, hub: HubServer) -> Iterator[None]:
 def downloaded(hub: HubServer) -> list[str]:
     """Return the names of the files whose content was asked for."""
     return [seen.path.rpartition("/")[2] for seen in hub.requests if seen.method == "GET" and "/resolve/" in seen.path]
+
+
+def model_blobs(directory: Path) -> dict[str, Blob]:
+    """Return the files of a model as a repository has them, its weights as objects."""
+    files = (path for path in directory.iterdir() if path.name != "conversion.json")
+    return {
+        path.name: Blob(path.read_bytes(), lfs=path.suffix in (".safetensors", ".h5", ".msgpack")) for path in files
+    }
 
 
 # What leads to a checkpoint
@@ -217,9 +226,9 @@ def test_a_revision_that_is_not_there_is_told(repo: Repo) -> None:
 
 
 def test_what_is_there_instead_of_a_checkpoint_is_told(repo: Repo) -> None:
-    """The model of a framework, or whatever it is."""
-    commit(repo, {"model.safetensors": Blob(b"", lfs=True), "config.json": Blob(b"{}")})
-    assert f"{SOURCE} holds model.safetensors: a model of a framework" in refusal(SOURCE, UnsupportedCheckpointError)
+    """A model that is not read, or whatever it is."""
+    commit(repo, {"saved_model.pb": Blob(b"", lfs=True)})
+    assert f"{SOURCE} holds saved_model.pb, which is not read" in refusal(SOURCE, UnsupportedCheckpointError)
     commit(repo, {"README.md": Blob(b""), "run/vocab.txt": Blob(b"")})
     message = refusal(SOURCE, CheckpointNotFoundError)
     assert f"there is no checkpoint in {SOURCE}\n  - README.md is there\n  - run is there\n" in message
@@ -382,3 +391,40 @@ def test_an_address_that_can_be_none_is_told(url: str) -> None:
     """Before anything is asked."""
     with pytest.raises(OptionError, match="OWNER/"):
         open_remote(url)
+
+
+# Models
+
+
+@pytest.mark.parametrize("layout", ["single", "shared"])
+def test_a_model_on_the_hub_is_converted(
+    repo: Repo, hub: HubServer, converted: Callable[..., Path], tmp_path: Path, layout: Any
+) -> None:
+    """Its config, its tokenizer and the weights that are read first, shards too; nothing else is downloaded."""
+    model = converted("electra_tiny", "discriminator", layout=layout, heads=("native",)) / "pretraining"
+    commit(repo, model_blobs(model) | {"README.md": Blob(b"# A model")})
+    convert_checkpoint(SOURCE, tmp_path / "out", ConvertOptions(heads=("native",)))
+    assert diff_checkpoints(model, tmp_path / "out" / "pretraining").equal
+    asked = set(downloaded(hub))
+    assert {name for name in asked if name.endswith((".h5", ".msgpack"))} == set()
+    assert "README.md" not in asked
+    assert {"config.json", "vocab.txt", "tokenizer.json"} <= asked
+
+
+def test_a_file_of_a_model_on_the_hub_names_its_format(
+    repo: Repo, converted: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Only that is downloaded."""
+    model = converted("electra_tiny", "generator", heads=("native",)) / "masked_lm"
+    commit(repo, model_blobs(model))
+    report = convert_checkpoint(f"{SOURCE}/tf_model.h5", tmp_path / "out", ConvertOptions(heads=("native",)))
+    assert report.topology == "ElectraForMaskedLM, a model of TensorFlow"
+    assert diff_checkpoints(model, tmp_path / "out" / "masked_lm").equal
+    assert inspect_checkpoint(SOURCE).topology == "ElectraForMaskedLM, a model of PyTorch"
+
+
+def test_a_repository_with_a_config_alone_is_told(repo: Repo) -> None:
+    """There are no weights, of any kind."""
+    commit(repo, {"config.json": Blob(b'{"architectures": ["ElectraModel"]}')})
+    with pytest.raises(CheckpointNotFoundError, match="there are no weights in"):
+        inspect_checkpoint(SOURCE)

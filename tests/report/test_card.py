@@ -19,7 +19,7 @@ from markdown_it import MarkdownIt
 from msgspec.structs import replace
 
 from electra_convert.errors import ConfigError, OptionError
-from electra_convert.formats import TARGETS
+from electra_convert.formats import FRAMEWORK_NAMES, TARGETS
 from electra_convert.mapping import load_mappings
 from electra_convert.parity.directories import Directory, RecordedField, find_directories
 from electra_convert.parity.report import HeadReport, Status, VerificationReport
@@ -27,7 +27,7 @@ from electra_convert.parity.verdict import head_verdict
 from electra_convert.parity.verification import Verification, file_hashes, read_verification, write_verification
 from electra_convert.report.card import CardMetadata, check_card, render_card, required_words
 from electra_convert.report.card_content import cell, code
-from electra_convert.report.words import FRAMEWORK_NAMES, figure, share
+from electra_convert.report.words import figure, share
 
 REPO = "acme/electra-tiny"
 UNPROVEN: tuple[Status, ...] = ("incomplete", "unverified", "audited")
