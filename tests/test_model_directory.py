@@ -159,14 +159,16 @@ class TestNames:
         assert opened(path).head == head
 
     def test_nothing_but_a_backbone_and_half_a_head(self, heads: Path, tmp_path: Path) -> None:
-        """A head that is not whole is none; its tensors are in no mapping."""
+        """A head that is not whole is none; its tensors are said to be of a head that is not there."""
 
         def drop(arrays: dict[str, Array]) -> None:
             del arrays["discriminator_predictions.dense.bias"]
 
         directory = opened(changed(heads / "pretraining", tmp_path / "half", drop, architectures=[]))
         assert directory.head == "base"
-        assert len(directory.unknown) == 3
+        with pytest.raises(TensorMismatchError, match=r"3 tensors do not fit .* of the head base") as raised:
+            directory.require_whole()
+        assert "discriminator_predictions.dense.weight [128, 128] is of the head pretraining" in raised.value.problems
 
 
 class TestTied:
