@@ -34,6 +34,7 @@ from electra_convert.mapping import load_mappings
 from electra_convert.model_directory import (
     ModelDirectory,
     is_model_directory,
+    is_weight_file,
     nearby_model_directories,
     open_model_directory,
 )
@@ -295,9 +296,10 @@ class TestPickles:
         assert is_model_directory(path)
         (path / pytorch_bin.SINGLE).touch()
         assert nearby_model_directories(path / pytorch_bin.SINGLE) == [path]
+        assert is_weight_file(path / pytorch_bin.SINGLE)
         result = CliRunner().invoke(main, ["diff", str(path / pytorch_bin.SINGLE), str(heads / "base")])
         assert result.exit_code == 2
-        assert f"name the directory of a model: {path}" in result.stderr
+        assert f"{path / 'config.json'} cannot be read" in result.stderr
 
 
 @pytest.mark.parametrize("target", TARGETS)
