@@ -38,6 +38,7 @@ from electra_convert.model_directory import (
     nearby_model_directories,
     open_model_directory,
 )
+from electra_convert.models.files import load_tensors
 
 if TYPE_CHECKING:
     from electra_convert.tensor import Array
@@ -369,3 +370,15 @@ def test_all_that_is_wrong_is_told_at_once(heads: Path, tmp_path: Path) -> None:
         "surplus.weight [3] is in no mapping",
     ):
         assert problem in message
+
+
+def test_parameters_are_no_whole_numbers(heads: Path, tmp_path: Path) -> None:
+    """The models of this package take only floating-point numbers, and say so."""
+
+    def change(arrays: dict[str, Array]) -> None:
+        arrays[QUERY] = np.zeros((128, 128), "i8")
+
+    path = changed(heads / "pretraining", tmp_path / "whole", change)
+    shapes = {name: array.shape for name, array in load_file(path / pytorch.SINGLE).items()}
+    with pytest.raises(TensorMismatchError, match=rf"{re.escape(QUERY)} is int64; parameters are floating-point"):
+        load_tensors(path, "pytorch", shapes, own=(), initialize_head=False, ignore_mismatched_sizes=True)
