@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,14 @@ from typing import Any
 from electra_convert._version import __version__
 from electra_convert.config_file import ConfigFile, check_scope, read_config_file
 from electra_convert.convert import ConversionReport, HeadReport, PartReport, Status, choose_parts
-from electra_convert.errors import ConfigError, OptionError, OutputExistsError, VocabularyError
+from electra_convert.errors import (
+    ConfigError,
+    OptionError,
+    OutputError,
+    OutputExistsError,
+    TensorMismatchError,
+    VocabularyError,
+)
 from electra_convert.formats.google_tf1 import GoogleCheckpoint, index_path, shard_path
 from electra_convert.google_heads import GivenPart
 from electra_convert.google_target import PREFIX, GoogleModel, google_model
@@ -192,14 +199,15 @@ class GoogleConversion:
         parts = sorted(opened, key=lambda each: PARTS.index(each.source.part))
         lowercase, origin = _casing(parts, options)
         vocabulary, notes = _vocabulary(parts, options)
-        model = google_model(
-            mappings,
-            [part.given for part in parts],
-            task=(options.task or "").partition("=")[0] or parts[0].task,
-            untied=options.untied_embeddings,
-            slots=options.optimizer_slots,
-            lowercase=lowercase,
-        )
+        with _told_of_damage(parts):
+            model = google_model(
+                mappings,
+                [part.given for part in parts],
+                task=(options.task or "").partition("=")[0] or parts[0].task,
+                untied=options.untied_embeddings,
+                slots=options.optimizer_slots,
+                lowercase=lowercase,
+            )
         casing = {"lowercase": lowercase} if origin == ASSUMED else {}
         assumed = {part.source.part: {**part.source.assumed, **casing} for part in parts}
         documents = model.documents(vocabulary)
@@ -274,7 +282,8 @@ class GoogleConversion:
             whole_directory(self.out, overwrite=self.options.overwrite) as staged,
             progress("writing", self.model.nbytes) as advance,
         ):
-            self.model.write(staged, advance)
+            with _told_of_damage(self.parts):
+                self.model.write(staged, advance)
             for name, content in self.documents.items():
                 write_document(staged / name, content)
             for part in self.parts:
@@ -325,6 +334,17 @@ class GoogleConversion:
             note=NOTE,
             status=status,
         )
+
+
+@contextmanager
+def _told_of_damage(parts: Sequence[OpenPart]) -> Iterator[None]:
+    """Tell of values that are not those that were saved, rather than of what does not fit because of them."""
+    try:
+        yield
+    except (TensorMismatchError, OutputError):
+        for part in parts:
+            part.check()
+        raise
 
 
 def _sources(source: Source, options: ConvertOptions) -> list[tuple[Source, Part | None]]:

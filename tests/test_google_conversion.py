@@ -223,6 +223,19 @@ class TestOfTwo:
         to_google(models, tmp_path / "out", part="both", untied_embeddings=True)
         assert "generator/embeddings/LayerNorm/gamma" in values_of(tmp_path / "out")
 
+    def test_damage_makes_no_difference(self, models: Path, fixtures: Path, tmp_path: Path) -> None:
+        """Embeddings that differ because a file is damaged are told to be damaged."""
+        source = shutil.copytree(fixtures / "electra_tiny", tmp_path / "source")
+        table = opened(source).tensors["electra/embeddings/word_embeddings"].load().tobytes()
+        (data,) = source.glob("*.data-*")
+        content = bytearray(data.read_bytes())
+        content[content.index(table)] ^= 1
+        data.write_bytes(content)
+        model = models / "discriminator/pretraining"
+        assert "differ from their checksums" in refused(
+            model, tmp_path / "out", CorruptCheckpointError, generator=source
+        )
+
     def test_one_model_is_not_two(self, models: Path, tmp_path: Path) -> None:
         """The generator must be named."""
         model = models / "discriminator/pretraining"
