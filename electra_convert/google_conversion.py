@@ -23,11 +23,11 @@ from electra_convert.errors import (
     OutputError,
     OutputExistsError,
     TensorMismatchError,
-    VocabularyError,
 )
 from electra_convert.formats.google_tf1 import GoogleCheckpoint, index_path, shard_path
 from electra_convert.google_heads import GivenPart
 from electra_convert.google_target import PREFIX, GoogleModel, google_model
+from electra_convert.google_vocabulary import GoogleVocabulary, choose_vocabulary, place_of_vocabulary
 from electra_convert.inventory import PARTS, Part
 from electra_convert.mapping import Mappings, load_mappings
 from electra_convert.model_checkpoint import ModelCheckpoint, ModelFiles
@@ -48,7 +48,6 @@ from electra_convert.progress import Progress, no_progress
 from electra_convert.remote.place import is_url
 from electra_convert.source import Location, locate
 from electra_convert.tokenizer import CONFIG_FILE as TOKENIZER_CONFIG_FILE
-from electra_convert.tokenizer import VOCABULARY_FILE, check_fits, read_vocabulary
 from electra_convert.whole_file import read_whole
 
 Source = str | os.PathLike[str]
@@ -427,30 +426,12 @@ def _casing(parts: Sequence[OpenPart], options: ConvertOptions) -> tuple[bool, s
     return (next(iter(said.values())), f"{TOKENIZER_CONFIG_FILE}: do_lower_case") if said else (True, ASSUMED)
 
 
-def _vocabulary(parts: Sequence[OpenPart], options: ConvertOptions) -> tuple[bytes | None, list[str]]:
-    """Return the vocabulary, as it is, and notes on it.
-
-    Raises:
-        VocabularyError: It does not fit the model, or there are two that differ.
-    """
+def _vocabulary(parts: Sequence[OpenPart], options: ConvertOptions) -> GoogleVocabulary:
+    """Return the vocabulary, if one is wanted."""
     if not options.tokenizer:
-        return None, []
-    places = [options.vocab] if options.vocab else [part.location.vocabulary for part in parts]
-    found = {place: read_vocabulary(place) for place in places if place}
-    contents = {place: read_whole(place, place.stat().st_size) for place in found}
-    if len(set(contents.values())) > 1:
-        raise VocabularyError(
-            "the vocabularies of discriminator and generator differ",
-            problems=[str(place) for place in contents],
-            hint="say which one both were trained with: --vocab FILE",
-        )
-    if not found:
-        return None, [f"there is no {VOCABULARY_FILE}, which Google's code needs: give the model's with --vocab"]
-    notes = [note for vocabulary in found.values() for note in vocabulary.notes]
-    notes += filter(
-        None, (check_fits(each, part.source.config.vocab_size) for each in found.values() for part in parts)
-    )
-    return next(iter(contents.values())), list(dict.fromkeys(notes))
+        return GoogleVocabulary(None, ())
+    places = [options.vocab] if options.vocab else [place_of_vocabulary(part.location) for part in parts]
+    return choose_vocabulary(dict.fromkeys(filter(None, places)), [part.source.config.vocab_size for part in parts])
 
 
 def _is_empty(path: Path) -> bool:

@@ -251,6 +251,40 @@ class TestOfTwo:
         to_google(models, tmp_path / "out", part="both", vocab=place)
         assert (tmp_path / "out" / "vocab.txt").read_bytes() == place.read_bytes()
 
+    def test_a_vocabulary_in_a_tokenizer(self, models: Path, tmp_path: Path) -> None:
+        """As transformers 5 saves it: it becomes the same `vocab.txt`."""
+        model = models / "discriminator/pretraining"
+        original = (model / "vocab.txt").read_text().split()
+        (model / "vocab.txt").unlink()
+        report = to_google(model, tmp_path / "out")
+        assert (tmp_path / "out" / "vocab.txt").read_text().split() == original
+        assert any("made of tokenizer.json" in note for note in report.notes)
+
+    @pytest.mark.parametrize(
+        ("fault", "message"),
+        [
+            ({"type": "BPE"}, "its model is 'BPE'"),
+            ({"vocab": []}, "Expected `object`, got `array`"),
+            ({"vocab": {"[PAD]": True}}, "Expected `int`, got `bool`"),
+            ({"vocab": {"[PAD]": 0, "a b": 2}}, "'a b' is no line"),
+            ({"vocab": {"[PAD]": 0, "b": 7}}, "do not have the ids 0 to"),
+        ],
+    )
+    def test_tokenizers_that_hold_none(self, models: Path, tmp_path: Path, fault: dict[str, Any], message: str) -> None:
+        """They are refused, with what to do."""
+        model = models / "discriminator/pretraining"
+        (model / "vocab.txt").unlink()
+        content = json.loads((model / "tokenizer.json").read_text())
+        (model / "tokenizer.json").write_text(json.dumps(content | {"model": content["model"] | fault}))
+        told = refused(model, tmp_path / "out", VocabularyError)
+        assert message in told
+        assert "--no-tokenizer" in told
+        (model / "tokenizer.json").write_text("[")
+        refused(model, tmp_path / "out", VocabularyError)
+        report = to_google(model, tmp_path / "out", tokenizer=False)
+        assert not (tmp_path / "out" / "vocab.txt").exists()
+        assert not any("vocab" in note for note in report.notes)
+
     def test_casings_that_differ(self, models: Path, tmp_path: Path) -> None:
         """The tokenizer says whether text is lower-cased; the options say it better."""
         place = models / "generator/masked_lm/tokenizer_config.json"
