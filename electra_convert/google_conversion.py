@@ -26,7 +26,8 @@ from electra_convert.errors import (
 )
 from electra_convert.formats.google_tf1 import GoogleCheckpoint, index_path, shard_path
 from electra_convert.google_heads import GivenPart
-from electra_convert.google_target import PREFIX, GoogleModel, google_model
+from electra_convert.google_hparams import FINE_TUNING_FILE, HPARAMS_FILE
+from electra_convert.google_target import PREFIX, STATE_FILE, GoogleModel, google_model
 from electra_convert.google_vocabulary import GoogleVocabulary, choose_vocabulary, place_of_vocabulary
 from electra_convert.inventory import PARTS, Part
 from electra_convert.mapping import Mappings, load_mappings
@@ -48,10 +49,22 @@ from electra_convert.progress import Progress, no_progress
 from electra_convert.remote.place import is_url
 from electra_convert.source import Location, locate
 from electra_convert.tokenizer import CONFIG_FILE as TOKENIZER_CONFIG_FILE
+from electra_convert.tokenizer import VOCABULARY_FILE
 from electra_convert.whole_file import read_whole
 
 Source = str | os.PathLike[str]
 
+OWN_FILES = (
+    index_path(Path(PREFIX)).name,
+    shard_path(Path(PREFIX), 0, 1).name,
+    STATE_FILE,
+    HPARAMS_FILE,
+    FINE_TUNING_FILE,
+    VOCABULARY_FILE,
+    RECORD_FILE,
+)
+"""All that a checkpoint for Google's code may consist of."""
+MOST_NAMED = 10
 NOTE = "for Google's code"
 BACKBONE = "base"
 BYTES_BESIDE = 1 << 20
@@ -199,17 +212,9 @@ class GoogleConversion:
         lowercase, origin = _casing(parts, options)
         vocabulary, notes = _vocabulary(parts, options)
         with _told_of_damage(parts):
-            model = google_model(
-                mappings,
-                [part.given for part in parts],
-                task=(options.task or "").partition("=")[0] or parts[0].task,
-                untied=options.untied_embeddings,
-                slots=options.optimizer_slots,
-                lowercase=lowercase,
-            )
+            model = _model(mappings, parts, options, lowercase=lowercase)
         casing = {"lowercase": lowercase} if origin == ASSUMED else {}
         assumed = {part.source.part: {**part.source.assumed, **casing} for part in parts}
-        documents = model.documents(vocabulary)
         record = {
             "electra_convert": __version__,
             "format": SOURCE_FORMAT,
@@ -223,7 +228,7 @@ class GoogleConversion:
             "notes": model.notes,
             "tensors": model.variables,
         }
-        documents |= {RECORD_FILE: to_json(record)}
+        documents = model.documents(vocabulary) | {RECORD_FILE: to_json(record)}
         out = out or Path(f"{parts[0].location.name}-google")
         return cls(parts, model, documents, assumed, out, options, tuple(dict.fromkeys([*notes, *model.notes])))
 
@@ -253,10 +258,13 @@ class GoogleConversion:
         Raises:
             OutputExistsError: It did, or something else is there.
         """
-        if not os.path.lexists(self.out) or _is_empty(self.out) or (self.options.overwrite and not exist_ok):
+        if not os.path.lexists(self.out) or _names_in(self.out) == []:
             return False
         same = self._is_this()
-        if not same and not self.options.overwrite:
+        if self.options.overwrite and not (same and exist_ok):
+            self._require_replaceable()
+            return False
+        if not same:
             raise exists_error([self.out])
         if same and not exist_ok:
             raise OutputExistsError(
@@ -264,6 +272,22 @@ class GoogleConversion:
                 hint="there is nothing to do; to make it again, give --overwrite",
             )
         return same
+
+    def _require_replaceable(self) -> None:
+        """Check that all that would be replaced is a checkpoint, and not the directory of a training, say.
+
+        Raises:
+            OutputExistsError: Something else is there.
+        """
+        names = _names_in(self.out)
+        if names is None:
+            raise OutputExistsError(f"{self.out} is no directory that can be replaced", hint="choose another OUT")
+        if others := sorted({*names} - {*OWN_FILES}):
+            raise OutputExistsError(
+                f"{self.out} holds more than a checkpoint that was written here, and --overwrite would remove it",
+                problems=others[:MOST_NAMED],
+                hint="choose another OUT, or remove these first",
+            )
 
     def _is_this(self) -> bool:
         try:
@@ -333,6 +357,17 @@ class GoogleConversion:
             note=NOTE,
             status=status,
         )
+
+
+def _model(mappings: Mappings, parts: Sequence[OpenPart], options: ConvertOptions, *, lowercase: bool) -> GoogleModel:
+    return google_model(
+        mappings,
+        [part.given for part in parts],
+        task=(options.task or "").partition("=")[0] or parts[0].task,
+        untied=options.untied_embeddings,
+        slots=options.optimizer_slots,
+        lowercase=lowercase,
+    )
 
 
 @contextmanager
@@ -434,5 +469,9 @@ def _vocabulary(parts: Sequence[OpenPart], options: ConvertOptions) -> GoogleVoc
     return choose_vocabulary(dict.fromkeys(filter(None, places)), [part.source.config.vocab_size for part in parts])
 
 
-def _is_empty(path: Path) -> bool:
-    return path.is_dir() and not any(path.iterdir())
+def _names_in(path: Path) -> list[str] | None:
+    """Return what is in a directory; nothing, if it is none that can be read."""
+    try:
+        return os.listdir(path)  # noqa: PTH208  # names alone
+    except OSError:
+        return None

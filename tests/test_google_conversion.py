@@ -344,6 +344,23 @@ class TestWhatIsThere:
         assert any(name.endswith("/adam_m") for name in opened(tmp_path / "out").tensors)
         assert {path.name for path in tmp_path.iterdir()} == {"models", "out"}
 
+    def test_only_a_checkpoint_is_replaced(self, models: Path, tmp_path: Path) -> None:
+        """What a training added to it is not, nor is a directory of other things, or a file."""
+        model, out = models / "discriminator/pretraining", tmp_path / "out"
+        to_google(model, out)
+        (out / "model.ckpt-1000.index").write_text("precious")
+        with pytest.raises(OutputExistsError, match=r"(?s)more than a checkpoint.*model\.ckpt-1000\.index"):
+            to_google(model, out, overwrite=True)
+        assert (out / "model.ckpt-1000.index").read_text() == "precious"
+        (out / "model.ckpt-1000.index").unlink()
+        with pytest.raises(OutputExistsError, match="more than a checkpoint"):
+            to_google(out, models, overwrite=True)
+        (tmp_path / "file").write_text("precious")
+        with pytest.raises(OutputExistsError, match="no directory that can be replaced"):
+            to_google(model, tmp_path / "file", overwrite=True)
+        (tmp_path / "empty").mkdir()
+        to_google(model, tmp_path / "empty")
+
     def test_values_that_are_no_numbers(self, models: Path, tmp_path: Path) -> None:
         """Are refused when they are written, and nothing is left."""
         model = models / "discriminator/pretraining"
