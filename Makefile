@@ -53,7 +53,7 @@ test-flax: .venv/frameworks.ready
 
 test-verify: .venv/frameworks.ready ## Run the tests that prove outputs in all frameworks at once
 	$(FRAMEWORKS) $(PYTEST) tests/frameworks/test_verify.py tests/frameworks/test_text_trained.py \
-	  tests/frameworks/test_action.py
+	  tests/frameworks/test_action.py tests/frameworks/test_export.py
 
 test-hub: .venv/frameworks.ready ## Publish with the older client of the Hub, and read back what was published
 	$(FRAMEWORKS) $(PYTEST) tests/hub tests/frameworks/test_published.py --deselect tests/hub/test_batch.py::test_killed_at_any_moment

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from electra_convert.errors import CorruptCheckpointError as CorruptCheckpointError
     from electra_convert.errors import DiskSpaceError as DiskSpaceError
     from electra_convert.errors import ElectraConvertError as ElectraConvertError
+    from electra_convert.errors import ExportError as ExportError
     from electra_convert.errors import HubError as HubError
     from electra_convert.errors import HubPermissionError as HubPermissionError
     from electra_convert.errors import MappingError as MappingError
@@ -45,6 +46,9 @@ if TYPE_CHECKING:
     from electra_convert.errors import TensorMismatchError as TensorMismatchError
     from electra_convert.errors import UnsupportedCheckpointError as UnsupportedCheckpointError
     from electra_convert.errors import VocabularyError as VocabularyError
+    from electra_convert.export.options import ExportOptions as ExportOptions
+    from electra_convert.export.report import ExportReport as ExportReport
+    from electra_convert.export.run import export_model as export_model
     from electra_convert.hub.publication import UploadOptions as UploadOptions
     from electra_convert.hub.upload import UploadReport as UploadReport
     from electra_convert.hub.upload import upload_output as upload_output
@@ -74,6 +78,7 @@ _MODULES = {
         "CorruptCheckpointError",
         "DiskSpaceError",
         "ElectraConvertError",
+        "ExportError",
         "HubError",
         "HubPermissionError",
         "MappingError",
@@ -89,6 +94,9 @@ _MODULES = {
         "UnsupportedCheckpointError",
         "VocabularyError",
     ),
+    "export.options": ("ExportOptions",),
+    "export.report": ("ExportReport",),
+    "export.run": ("export_model",),
     "hub.publication": ("UploadOptions",),
     "hub.upload": ("UploadReport", "upload_output"),
     "inspection": ("Inspection", "inspect_checkpoint"),

@@ -17,6 +17,7 @@
     ├── OutputError                     the target cannot be written
     │   ├── OutputExistsError           something is there already
     │   └── DiskSpaceError              the disk is too small
+    ├── ExportError                     what was exported does not compute what the model computes
     ├── PublishError                    what is to be published must not be, as it is
     └── HubError                        the Hub cannot be reached, or refuses
         ├── HubPermissionError          the token, or the lack of one, does not allow it
@@ -116,6 +117,10 @@ class OutputExistsError(OutputError):
 
 class DiskSpaceError(OutputError):
     """The disk has less room than the output needs."""
+
+
+class ExportError(ElectraConvertError):
+    """What was exported cannot be loaded, or does not compute what the model computes."""
 
 
 class PublishError(ElectraConvertError):

@@ -14,6 +14,7 @@ from electra_convert.cli.batch import batch
 from electra_convert.cli.convert import convert
 from electra_convert.cli.diff import diff
 from electra_convert.cli.errors import printed
+from electra_convert.cli.export import export
 from electra_convert.cli.inspect import inspect
 from electra_convert.cli.mappings import mappings
 from electra_convert.cli.upload import upload
@@ -61,7 +62,7 @@ def main() -> None:
     """  # noqa: D301  # click takes the control character as "keep these lines"
 
 
-for command in (convert, verify, upload, batch, inspect, diff, mappings):
+for command in (convert, verify, upload, batch, inspect, diff, export, mappings):
     main.add_command(command)
 
 

@@ -39,7 +39,7 @@ class Worker:
 
     def __init__(self, framework: TargetFormat, *, threads: int) -> None:
         self.framework = framework
-        self._child = Child("electra_convert.parity.worker", framework, environment=_environment(threads))
+        self._child = Child("electra_convert.parity.worker", framework, environment=environment(threads))
         self._turn = ThreadPoolExecutor(1, thread_name_prefix=framework)
 
     @property
@@ -107,7 +107,7 @@ def running(frameworks: Sequence[TargetFormat]) -> Iterator[Mapping[TargetFormat
         yield workers
 
 
-def _environment(threads: int) -> dict[str, str]:
+def environment(threads: int) -> dict[str, str]:
     """Return what makes a framework quiet, keep to the CPU, and compute in the precision it is asked for."""
     one = "true" if threads > 1 else "false"
     return {

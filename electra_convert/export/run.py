@@ -1,0 +1,199 @@
+"""The export of a model: `open -> write, each in a process of its own -> load, compare -> publish`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from electra_convert.child import Child
+from electra_convert.errors import ExportError, OptionError, OutputError
+from electra_convert.export.model import open_whole_model, specs_of
+from electra_convert.export.options import ExportOptions
+from electra_convert.export.proof import Proof
+from electra_convert.export.report import Agreement, Exported, ExportReport
+from electra_convert.export.targets import DESCRIBED, ExportTarget, load_call, require_installed, versions_of
+from electra_convert.export.writer import Job
+from electra_convert.mapping import Mappings, load_mappings
+from electra_convert.model_directory import ModelDirectory
+from electra_convert.models.files import ARCHITECTURES, CONFIG_FILE
+from electra_convert.output import exists_error, require_space, scratch_folder, whole_directory, write_document
+from electra_convert.parity.probes import make_probes
+from electra_convert.parity.worker import Answer
+from electra_convert.parity.workers import environment
+from electra_convert.progress import Progress, no_progress
+from electra_convert.tokenizer import MAX_FILE_BYTES, TOKENIZER_FILES, VOCABULARY_FILE, read_vocabulary
+from electra_convert.whole_file import read_whole
+
+COPIED = (CONFIG_FILE, *TOKENIZER_FILES)
+"""Files that are copied beside an export: the labels' names are in the one, what makes ids of text in the others."""
+ITEM_SIZE = 4
+ROOM_FOR_OTHERS = 50_000_000
+"""Bytes that graph, tokenizer and the like take at most."""
+
+
+def export_model(
+    model: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    options: ExportOptions = ExportOptions(),  # noqa: B008  # it is immutable
+    *,
+    progress: Progress = no_progress,
+) -> ExportReport:
+    """Write a model for the library of a framework alone, and prove that it computes the same.
+
+    ::
+
+        from electra_convert import ExportOptions, export_model
+
+        export_model("out/pretraining", "exported", ExportOptions(targets=("keras",)))
+
+    Args:
+        model: A directory with `config.json` and weights of PyTorch, TensorFlow or Flax, whoever wrote it.
+        output: The directory to write. It appears when all that is in it was loaded, run and found right.
+        options: What to write.
+        progress: Shows progress.
+
+    Raises:
+        ExportError: What was written does not compute what the model computes; nothing appears.
+        ElectraConvertError: The subclass says what else went wrong.
+    """
+    directory, target = Path(model), Path(output)
+    mappings = load_mappings(options.mappings)
+    opened = open_whole_model(directory, mappings, options.format)
+    require_installed(options.targets)
+    _require_apart(directory, target)
+    if os.path.lexists(target) and not options.overwrite:
+        raise exists_error([target])
+    parameters = sum(opened.tensors[spec.name].size for spec in specs_of(opened, mappings))
+    require_space(target, len(options.targets) * ITEM_SIZE * parameters + ROOM_FOR_OTHERS)
+    export = _Export(opened, mappings, options, target, parameters)
+    with scratch_folder() as scratch, whole_directory(target, overwrite=options.overwrite) as staged:
+        return export.run(staged, scratch, progress)
+
+
+@dataclass(frozen=True)
+class _Export:
+    """One export, with all that takes part in it."""
+
+    model: ModelDirectory
+    mappings: Mappings
+    options: ExportOptions
+    output: Path
+    parameters: int
+
+    def run(self, staged: Path, scratch: Path, progress: Progress) -> ExportReport:
+        """Write and prove every target in `staged`."""
+        probes = make_probes(self.model.config, mask_id=self._mask_id())
+        proof = Proof(self.model, self.mappings, probes, scratch)
+        exported, problems = [], []
+        with progress("exporting", 1 + 2 * len(self.options.targets), unit="steps") as advance:
+            reference = proof.start()
+            advance(1)
+            for target in self.options.targets:
+                place = staged / DESCRIBED[target].place
+                self._write(target, place)
+                advance(1)
+                agreement, faults = proof.compare(target, place)
+                advance(1)
+                problems += faults
+                exported.append(self._exported(target, place, agreement))
+        if problems:
+            raise ExportError(
+                f"what was exported does not compute what {self.model.path} computes; nothing was written",
+                problems=problems,
+                hint="report this, with the versions of the frameworks; --to leaves a target out",
+            )
+        copied = [*self._copy(staged)]
+        _sync_files(staged)
+        return ExportReport(
+            model=self.model.path,
+            output=self.output,
+            architecture=ARCHITECTURES[self.model.head],
+            head=self.model.head,
+            format=self.model.target,
+            parameters=self.parameters,
+            reference=reference,
+            exported=exported,
+            files=copied,
+            nbytes=_size_of(staged),
+        )
+
+    def _write(self, target: ExportTarget, place: Path) -> None:
+        """Write a target, in a process of its own.
+
+        Raises:
+            ExportError: The framework does not write it.
+            OutputError: The disk does not take it.
+        """
+        place.parent.mkdir(exist_ok=True)
+        job = Job(
+            model=self.model.path.absolute(),
+            format=self.model.target,
+            mappings=self.options.mappings and self.options.mappings.absolute(),
+            place=place.absolute(),
+        )
+        name = "electra_convert.export.writer"
+        with closing(Child(name, target, environment=environment(os.cpu_count() or 1))) as child:
+            child.send(msgspec.json.encode(job, enc_hook=str))
+            line = child.receive()
+            answer = msgspec.json.decode(line, type=Answer) if line else Answer(error=f"it {child.last_words()}")
+        if answer.stopped:
+            raise OutputError(f"{self.output} cannot be written: {answer.error}", hint="choose an OUT with room")
+        if answer.error:
+            raise ExportError(
+                f"{DESCRIBED[target].title} cannot be written: {answer.error}", hint="--to leaves a target out"
+            )
+
+    def _exported(self, target: ExportTarget, place: Path, agreement: list[Agreement]) -> Exported:
+        return Exported(
+            target=target,
+            place=DESCRIBED[target].place,
+            nbytes=_size_of(place),
+            call=load_call(target, self.output),
+            versions=versions_of(target),
+            agreement=agreement,
+        )
+
+    def _mask_id(self) -> int | None:
+        vocabulary = self.model.path / VOCABULARY_FILE
+        return read_vocabulary(vocabulary).ids().get("[MASK]") if vocabulary.is_file() else None
+
+    def _copy(self, staged: Path) -> Iterator[str]:
+        """Copy what belongs to the model whatever the framework; yield the names."""
+        for name in COPIED:
+            if (self.model.path / name).is_file():
+                write_document(staged / name, read_whole(self.model.path / name, MAX_FILE_BYTES))
+                yield name
+
+
+def _require_apart(model: Path, output: Path) -> None:
+    """Check that the model would not be replaced by its export.
+
+    Raises:
+        OptionError: It lies where the export is to be written.
+    """
+    if model.resolve().is_relative_to(output.resolve()):
+        raise OptionError(
+            f"the export is to be written to {output}, where the model is that is read", hint="choose another OUT"
+        )
+
+
+def _size_of(place: Path) -> int:
+    """Return the bytes of a file, or of all files of a folder."""
+    files = [place] if place.is_file() else [path for path in place.rglob("*") if path.is_file()]
+    return sum(path.stat().st_size for path in files)
+
+
+def _sync_files(folder: Path) -> None:
+    """Sync every file of a tree; frameworks write them, and do not."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
