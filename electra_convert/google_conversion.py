@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,18 @@ from typing import Any
 from electra_convert._version import __version__
 from electra_convert.config_file import ConfigFile, check_scope, read_config_file
 from electra_convert.convert import ConversionReport, HeadReport, PartReport, Status, choose_parts
-from electra_convert.errors import ConfigError, OptionError, OutputExistsError, VocabularyError
+from electra_convert.errors import (
+    ConfigError,
+    OptionError,
+    OutputError,
+    OutputExistsError,
+    TensorMismatchError,
+)
 from electra_convert.formats.google_tf1 import GoogleCheckpoint, index_path, shard_path
 from electra_convert.google_heads import GivenPart
-from electra_convert.google_target import PREFIX, GoogleModel, google_model
+from electra_convert.google_hparams import FINE_TUNING_FILE, HPARAMS_FILE
+from electra_convert.google_target import PREFIX, STATE_FILE, GoogleModel, google_model
+from electra_convert.google_vocabulary import GoogleVocabulary, choose_vocabulary, place_of_vocabulary
 from electra_convert.inventory import PARTS, Part
 from electra_convert.mapping import Mappings, load_mappings
 from electra_convert.model_checkpoint import ModelCheckpoint, ModelFiles
@@ -41,11 +49,22 @@ from electra_convert.progress import Progress, no_progress
 from electra_convert.remote.place import is_url
 from electra_convert.source import Location, locate
 from electra_convert.tokenizer import CONFIG_FILE as TOKENIZER_CONFIG_FILE
-from electra_convert.tokenizer import VOCABULARY_FILE, check_fits, read_vocabulary
+from electra_convert.tokenizer import VOCABULARY_FILE
 from electra_convert.whole_file import read_whole
 
 Source = str | os.PathLike[str]
 
+OWN_FILES = (
+    index_path(Path(PREFIX)).name,
+    shard_path(Path(PREFIX), 0, 1).name,
+    STATE_FILE,
+    HPARAMS_FILE,
+    FINE_TUNING_FILE,
+    VOCABULARY_FILE,
+    RECORD_FILE,
+)
+"""All that a checkpoint for Google's code may consist of."""
+MOST_NAMED = 10
 NOTE = "for Google's code"
 BACKBONE = "base"
 BYTES_BESIDE = 1 << 20
@@ -192,17 +211,10 @@ class GoogleConversion:
         parts = sorted(opened, key=lambda each: PARTS.index(each.source.part))
         lowercase, origin = _casing(parts, options)
         vocabulary, notes = _vocabulary(parts, options)
-        model = google_model(
-            mappings,
-            [part.given for part in parts],
-            task=(options.task or "").partition("=")[0] or parts[0].task,
-            untied=options.untied_embeddings,
-            slots=options.optimizer_slots,
-            lowercase=lowercase,
-        )
+        with _told_of_damage(parts):
+            model = _model(mappings, parts, options, lowercase=lowercase)
         casing = {"lowercase": lowercase} if origin == ASSUMED else {}
         assumed = {part.source.part: {**part.source.assumed, **casing} for part in parts}
-        documents = model.documents(vocabulary)
         record = {
             "electra_convert": __version__,
             "format": SOURCE_FORMAT,
@@ -216,7 +228,7 @@ class GoogleConversion:
             "notes": model.notes,
             "tensors": model.variables,
         }
-        documents |= {RECORD_FILE: to_json(record)}
+        documents = model.documents(vocabulary) | {RECORD_FILE: to_json(record)}
         out = out or Path(f"{parts[0].location.name}-google")
         return cls(parts, model, documents, assumed, out, options, tuple(dict.fromkeys([*notes, *model.notes])))
 
@@ -246,10 +258,13 @@ class GoogleConversion:
         Raises:
             OutputExistsError: It did, or something else is there.
         """
-        if not os.path.lexists(self.out) or _is_empty(self.out) or (self.options.overwrite and not exist_ok):
+        if not os.path.lexists(self.out) or _names_in(self.out) == []:
             return False
         same = self._is_this()
-        if not same and not self.options.overwrite:
+        if self.options.overwrite and not (same and exist_ok):
+            self._require_replaceable()
+            return False
+        if not same:
             raise exists_error([self.out])
         if same and not exist_ok:
             raise OutputExistsError(
@@ -257,6 +272,22 @@ class GoogleConversion:
                 hint="there is nothing to do; to make it again, give --overwrite",
             )
         return same
+
+    def _require_replaceable(self) -> None:
+        """Check that all that would be replaced is a checkpoint, and not the directory of a training, say.
+
+        Raises:
+            OutputExistsError: Something else is there.
+        """
+        names = _names_in(self.out)
+        if names is None:
+            raise OutputExistsError(f"{self.out} is no directory that can be replaced", hint="choose another OUT")
+        if others := sorted({*names} - {*OWN_FILES}):
+            raise OutputExistsError(
+                f"{self.out} holds more than a checkpoint that was written here, and --overwrite would remove it",
+                problems=others[:MOST_NAMED],
+                hint="choose another OUT, or remove these first",
+            )
 
     def _is_this(self) -> bool:
         try:
@@ -274,7 +305,8 @@ class GoogleConversion:
             whole_directory(self.out, overwrite=self.options.overwrite) as staged,
             progress("writing", self.model.nbytes) as advance,
         ):
-            self.model.write(staged, advance)
+            with _told_of_damage(self.parts):
+                self.model.write(staged, advance)
             for name, content in self.documents.items():
                 write_document(staged / name, content)
             for part in self.parts:
@@ -325,6 +357,28 @@ class GoogleConversion:
             note=NOTE,
             status=status,
         )
+
+
+def _model(mappings: Mappings, parts: Sequence[OpenPart], options: ConvertOptions, *, lowercase: bool) -> GoogleModel:
+    return google_model(
+        mappings,
+        [part.given for part in parts],
+        task=(options.task or "").partition("=")[0] or parts[0].task,
+        untied=options.untied_embeddings,
+        slots=options.optimizer_slots,
+        lowercase=lowercase,
+    )
+
+
+@contextmanager
+def _told_of_damage(parts: Sequence[OpenPart]) -> Iterator[None]:
+    """Tell of values that are not those that were saved, rather than of what does not fit because of them."""
+    try:
+        yield
+    except (TensorMismatchError, OutputError):
+        for part in parts:
+            part.check()
+        raise
 
 
 def _sources(source: Source, options: ConvertOptions) -> list[tuple[Source, Part | None]]:
@@ -407,31 +461,17 @@ def _casing(parts: Sequence[OpenPart], options: ConvertOptions) -> tuple[bool, s
     return (next(iter(said.values())), f"{TOKENIZER_CONFIG_FILE}: do_lower_case") if said else (True, ASSUMED)
 
 
-def _vocabulary(parts: Sequence[OpenPart], options: ConvertOptions) -> tuple[bytes | None, list[str]]:
-    """Return the vocabulary, as it is, and notes on it.
-
-    Raises:
-        VocabularyError: It does not fit the model, or there are two that differ.
-    """
+def _vocabulary(parts: Sequence[OpenPart], options: ConvertOptions) -> GoogleVocabulary:
+    """Return the vocabulary, if one is wanted."""
     if not options.tokenizer:
-        return None, []
-    places = [options.vocab] if options.vocab else [part.location.vocabulary for part in parts]
-    found = {place: read_vocabulary(place) for place in places if place}
-    contents = {place: read_whole(place, place.stat().st_size) for place in found}
-    if len(set(contents.values())) > 1:
-        raise VocabularyError(
-            "the vocabularies of discriminator and generator differ",
-            problems=[str(place) for place in contents],
-            hint="say which one both were trained with: --vocab FILE",
-        )
-    if not found:
-        return None, [f"there is no {VOCABULARY_FILE}, which Google's code needs: give the model's with --vocab"]
-    notes = [note for vocabulary in found.values() for note in vocabulary.notes]
-    notes += filter(
-        None, (check_fits(each, part.source.config.vocab_size) for each in found.values() for part in parts)
-    )
-    return next(iter(contents.values())), list(dict.fromkeys(notes))
+        return GoogleVocabulary(None, ())
+    places = [options.vocab] if options.vocab else [place_of_vocabulary(part.location) for part in parts]
+    return choose_vocabulary(dict.fromkeys(filter(None, places)), [part.source.config.vocab_size for part in parts])
 
 
-def _is_empty(path: Path) -> bool:
-    return path.is_dir() and not any(path.iterdir())
+def _names_in(path: Path) -> list[str] | None:
+    """Return what is in a directory; nothing, if it is none that can be read."""
+    try:
+        return os.listdir(path)  # noqa: PTH208  # names alone
+    except OSError:
+        return None

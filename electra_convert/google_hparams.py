@@ -48,7 +48,8 @@ TASK_HPARAMS: dict[str, dict[str, Any]] = {
 }
 """What fine-tuning must be told to build a head (`configure_finetuning.py`)."""
 USUAL_LENGTH = 128
-"""Tokens of an input, by default: `max_seq_length`."""
+USUAL_LENGTHS = {"question_answering": 512, "token_classification": 256}
+"""Tokens of an input, by default: `max_seq_length`, and what some tasks make of it."""
 EPSILON = 1e-12
 """What Google's code adds to the variance in every layer norm (`model/modeling.py`, `layer_norm`)."""
 
@@ -82,7 +83,7 @@ def make_hparams(
         hparams["generator_layers"] = generator.num_hidden_layers / main.num_hidden_layers
     if task:
         hparams |= {"task_names": [task[0]], **TASK_HPARAMS.get(task[1], {})}
-    if main.max_position_embeddings < USUAL_LENGTH:
+    if main.max_position_embeddings < (USUAL_LENGTHS.get(task[1], USUAL_LENGTH) if task else USUAL_LENGTH):
         hparams["max_seq_length"] = main.max_position_embeddings
     _require_config(hparams, kind, configs)
     return hparams

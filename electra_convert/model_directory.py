@@ -49,7 +49,8 @@ class ModelDirectory:
         missing: What the config calls for and is not there.
         misshapen: Names of the tensors that have another shape than the config calls for.
         ignored: The tensors that are no weights, or are another one again, with the reason, by the names of the format.
-        unknown: The tensors that are in no mapping, by the names of the format.
+        unknown: The tensors that nothing is bound to, by the names of the format.
+        of_heads: The other head that has such a tensor, by the names of the format.
         untied: The tensors that should be another one, and are not, by the names of the format: that one's name.
         stored: All tensors that are there, by the names of the format.
     """
@@ -67,6 +68,7 @@ class ModelDirectory:
     misshapen: tuple[str, ...]
     ignored: Mapping[str, str]
     unknown: Mapping[str, Tensor]
+    of_heads: Mapping[str, str]
     untied: Mapping[str, str]
     stored: Mapping[str, Tensor]
 
@@ -93,7 +95,9 @@ class ModelDirectory:
             for spec in binding.specs:
                 yield from self._faults_of(binding, spec, missing=spec.name in lacking)
         yield from (f"{name} is not {other}, to which it should be tied" for name, other in self.untied.items())
-        yield from (f"{name} {list(tensor.shape)} is in no mapping" for name, tensor in self.unknown.items())
+        for name, tensor in self.unknown.items():
+            head = self.of_heads.get(name)
+            yield f"{name} {list(tensor.shape)} is {f'of the head {head}' if head else 'in no mapping'}"
 
     def _faults_of(self, binding: Binding, spec: TensorSpec, *, missing: bool) -> Iterator[str]:
         expected, tensor = list(binding.shape), self.tensors.get(spec.name)
@@ -261,6 +265,7 @@ class _Held:
         again = [tied for tied, other in ties.items() if _is_transpose(tensors[tied], tensors.get(other))]
         rest = self.found.keys() - {binding.name for binding in present}
         explained = {name: self.mapping.explain(name) for name in self.found if name in rest}
+        unknown = {name: self.found[name] for name, rule in explained.items() if not rule}
         return {
             "bindings": tuple(bindings),
             "tensors": {name: tensor for name, tensor in tensors.items() if name not in again},
@@ -268,10 +273,17 @@ class _Held:
             "misshapen": tuple(each.specs[0].name for each in present if self.found[each.name].shape != each.shape),
             "ignored": {names[tied]: f"{names[ties[tied]]} again, to which it is tied" for tied in again}
             | {name: rule[1] for name, rule in explained.items() if rule},
-            "unknown": {name: self.found[name] for name, rule in explained.items() if not rule},
+            "unknown": unknown,
+            "of_heads": {name: head for name, head in self._owners() if name in unknown},
             "stored": self.found,
             "untied": {names[tied]: names.get(other, other) for tied, other in ties.items() if tied not in again},
         }
+
+    def _owners(self) -> Iterator[tuple[str, str]]:
+        """Yield the name of each tensor that a head may have, and the head; of two that share it, the first last."""
+        for head in reversed(self.inventory.heads):
+            for binding in self._bound(self.inventory.head_tensors(head, self.config)):
+                yield binding.name, head
 
     def _bound(self, specs: Iterable[TensorSpec]) -> list[Binding]:
         return self.mapping.bind(specs, self.values, self.found)

@@ -223,6 +223,19 @@ class TestOfTwo:
         to_google(models, tmp_path / "out", part="both", untied_embeddings=True)
         assert "generator/embeddings/LayerNorm/gamma" in values_of(tmp_path / "out")
 
+    def test_damage_makes_no_difference(self, models: Path, fixtures: Path, tmp_path: Path) -> None:
+        """Embeddings that differ because a file is damaged are told to be damaged."""
+        source = shutil.copytree(fixtures / "electra_tiny", tmp_path / "source")
+        table = opened(source).tensors["electra/embeddings/word_embeddings"].load().tobytes()
+        (data,) = source.glob("*.data-*")
+        content = bytearray(data.read_bytes())
+        content[content.index(table)] ^= 1
+        data.write_bytes(content)
+        model = models / "discriminator/pretraining"
+        assert "differ from their checksums" in refused(
+            model, tmp_path / "out", CorruptCheckpointError, generator=source
+        )
+
     def test_one_model_is_not_two(self, models: Path, tmp_path: Path) -> None:
         """The generator must be named."""
         model = models / "discriminator/pretraining"
@@ -237,6 +250,40 @@ class TestOfTwo:
         assert "vocabularies" in refused(models, tmp_path / "out", VocabularyError, part="both")
         to_google(models, tmp_path / "out", part="both", vocab=place)
         assert (tmp_path / "out" / "vocab.txt").read_bytes() == place.read_bytes()
+
+    def test_a_vocabulary_in_a_tokenizer(self, models: Path, tmp_path: Path) -> None:
+        """As transformers 5 saves it: it becomes the same `vocab.txt`."""
+        model = models / "discriminator/pretraining"
+        original = (model / "vocab.txt").read_text().split()
+        (model / "vocab.txt").unlink()
+        report = to_google(model, tmp_path / "out")
+        assert (tmp_path / "out" / "vocab.txt").read_text().split() == original
+        assert any("made of tokenizer.json" in note for note in report.notes)
+
+    @pytest.mark.parametrize(
+        ("fault", "message"),
+        [
+            ({"type": "BPE"}, "its model is 'BPE'"),
+            ({"vocab": []}, "Expected `object`, got `array`"),
+            ({"vocab": {"[PAD]": True}}, "Expected `int`, got `bool`"),
+            ({"vocab": {"[PAD]": 0, "a b": 2}}, "'a b' is no line"),
+            ({"vocab": {"[PAD]": 0, "b": 7}}, "do not have the ids 0 to"),
+        ],
+    )
+    def test_tokenizers_that_hold_none(self, models: Path, tmp_path: Path, fault: dict[str, Any], message: str) -> None:
+        """They are refused, with what to do."""
+        model = models / "discriminator/pretraining"
+        (model / "vocab.txt").unlink()
+        content = json.loads((model / "tokenizer.json").read_text())
+        (model / "tokenizer.json").write_text(json.dumps(content | {"model": content["model"] | fault}))
+        told = refused(model, tmp_path / "out", VocabularyError)
+        assert message in told
+        assert "--no-tokenizer" in told
+        (model / "tokenizer.json").write_text("[")
+        refused(model, tmp_path / "out", VocabularyError)
+        report = to_google(model, tmp_path / "out", tokenizer=False)
+        assert not (tmp_path / "out" / "vocab.txt").exists()
+        assert not any("vocab" in note for note in report.notes)
 
     def test_casings_that_differ(self, models: Path, tmp_path: Path) -> None:
         """The tokenizer says whether text is lower-cased; the options say it better."""
@@ -296,6 +343,23 @@ class TestWhatIsThere:
         to_google(model, tmp_path / "out", optimizer_slots=True, overwrite=True)
         assert any(name.endswith("/adam_m") for name in opened(tmp_path / "out").tensors)
         assert {path.name for path in tmp_path.iterdir()} == {"models", "out"}
+
+    def test_only_a_checkpoint_is_replaced(self, models: Path, tmp_path: Path) -> None:
+        """What a training added to it is not, nor is a directory of other things, or a file."""
+        model, out = models / "discriminator/pretraining", tmp_path / "out"
+        to_google(model, out)
+        (out / "model.ckpt-1000.index").write_text("precious")
+        with pytest.raises(OutputExistsError, match=r"(?s)more than a checkpoint.*model\.ckpt-1000\.index"):
+            to_google(model, out, overwrite=True)
+        assert (out / "model.ckpt-1000.index").read_text() == "precious"
+        (out / "model.ckpt-1000.index").unlink()
+        with pytest.raises(OutputExistsError, match="more than a checkpoint"):
+            to_google(out, models, overwrite=True)
+        (tmp_path / "file").write_text("precious")
+        with pytest.raises(OutputExistsError, match="no directory that can be replaced"):
+            to_google(model, tmp_path / "file", overwrite=True)
+        (tmp_path / "empty").mkdir()
+        to_google(model, tmp_path / "empty")
 
     def test_values_that_are_no_numbers(self, models: Path, tmp_path: Path) -> None:
         """Are refused when they are written, and nothing is left."""

@@ -296,6 +296,17 @@ class TestHeads:
             google_model(MAPPINGS, [drawn(head, pair[0].config)], task=task)
         assert error.value.hint
 
+    @pytest.mark.parametrize(
+        ("head", "positions", "length"),
+        [("question_answering", 512, None), ("question_answering", 511, 511), ("token_classification", 255, 255)],
+    )
+    def test_inputs_are_no_longer_than_the_model_takes(
+        self, pair: list[GivenPart], head: str, positions: int, length: int | None
+    ) -> None:
+        """Where Google's code would make them longer by default, the hparams say so."""
+        part = drawn(head, msgspec.structs.replace(pair[0].config, max_position_embeddings=positions))
+        assert google_model(MAPPINGS, [part], task="mine").hparams.get("max_seq_length") == length
+
     def test_a_classifier_that_was_trained_on_is_refused(self) -> None:
         """One bit of it is enough."""
         (part,) = parts_of("finetuned_mnli", task="mnli")

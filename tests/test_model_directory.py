@@ -34,9 +34,11 @@ from electra_convert.mapping import load_mappings
 from electra_convert.model_directory import (
     ModelDirectory,
     is_model_directory,
+    is_weight_file,
     nearby_model_directories,
     open_model_directory,
 )
+from electra_convert.models.files import load_tensors
 
 if TYPE_CHECKING:
     from electra_convert.tensor import Array
@@ -159,14 +161,16 @@ class TestNames:
         assert opened(path).head == head
 
     def test_nothing_but_a_backbone_and_half_a_head(self, heads: Path, tmp_path: Path) -> None:
-        """A head that is not whole is none; its tensors are in no mapping."""
+        """A head that is not whole is none; its tensors are said to be of a head that is not there."""
 
         def drop(arrays: dict[str, Array]) -> None:
             del arrays["discriminator_predictions.dense.bias"]
 
         directory = opened(changed(heads / "pretraining", tmp_path / "half", drop, architectures=[]))
         assert directory.head == "base"
-        assert len(directory.unknown) == 3
+        with pytest.raises(TensorMismatchError, match=r"3 tensors do not fit .* of the head base") as raised:
+            directory.require_whole()
+        assert "discriminator_predictions.dense.weight [128, 128] is of the head pretraining" in raised.value.problems
 
 
 class TestTied:
@@ -293,9 +297,10 @@ class TestPickles:
         assert is_model_directory(path)
         (path / pytorch_bin.SINGLE).touch()
         assert nearby_model_directories(path / pytorch_bin.SINGLE) == [path]
+        assert is_weight_file(path / pytorch_bin.SINGLE)
         result = CliRunner().invoke(main, ["diff", str(path / pytorch_bin.SINGLE), str(heads / "base")])
         assert result.exit_code == 2
-        assert f"name the directory of a model: {path}" in result.stderr
+        assert f"{path / 'config.json'} cannot be read" in result.stderr
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -365,3 +370,15 @@ def test_all_that_is_wrong_is_told_at_once(heads: Path, tmp_path: Path) -> None:
         "surplus.weight [3] is in no mapping",
     ):
         assert problem in message
+
+
+def test_parameters_are_no_whole_numbers(heads: Path, tmp_path: Path) -> None:
+    """The models of this package take only floating-point numbers, and say so."""
+
+    def change(arrays: dict[str, Array]) -> None:
+        arrays[QUERY] = np.zeros((128, 128), "i8")
+
+    path = changed(heads / "pretraining", tmp_path / "whole", change)
+    shapes = {name: array.shape for name, array in load_file(path / pytorch.SINGLE).items()}
+    with pytest.raises(TensorMismatchError, match=rf"{re.escape(QUERY)} is int64; parameters are floating-point"):
+        load_tensors(path, "pytorch", shapes, own=(), initialize_head=False, ignore_mismatched_sizes=True)

@@ -15,6 +15,7 @@ import msgspec
 from electra_convert.config import DIMENSIONS, ElectraConfig, head_config, label_names
 from electra_convert.errors import CheckpointNotFoundError, ConfigError, OutputError, TensorMismatchError
 from electra_convert.formats import Contents, TargetFormat, module_of
+from electra_convert.formats.table import DTYPES
 from electra_convert.formats.weights import find_weights
 from electra_convert.json_text import read_json_file
 from electra_convert.output import make_directory, replace_document, replacing
@@ -183,7 +184,7 @@ def load_tensors(
     Raises:
         CheckpointNotFoundError: There are no weights in this format.
         CorruptCheckpointError: They are damaged.
-        TensorMismatchError: Tensors are missing, unexpected, or of another shape. All of them are listed.
+        TensorMismatchError: Tensors are missing, unexpected, or of another shape or kind. All of them are listed.
     """
     found = _as_named(_parameters(directory, target), expected, BACKBONE.get(target, ""))
     missing = expected.keys() - found.keys()
@@ -193,6 +194,11 @@ def load_tensors(
         missing, unexpected = missing - set(own), set()
     problems = [f"{name} {list(expected[name])} is missing" for name in sorted(missing)]
     problems += (f"{name} {list(found[name].shape)} is unexpected" for name in sorted(unexpected))
+    problems += (
+        f"{name} is {found[name].dtype}; parameters are floating-point numbers"
+        for name in sorted(found.keys() & expected.keys())
+        if found[name].dtype not in DTYPES
+    )
     if not ignore_mismatched_sizes:
         problems += (f"{n} has shape {list(found[n].shape)}; expected {list(expected[n])}" for n in sorted(misshapen))
     if problems:

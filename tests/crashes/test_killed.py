@@ -16,10 +16,12 @@ import pytest
 
 from electra_convert import ConvertOptions, convert_checkpoint
 from electra_convert.output import NEW
-from tests.crashes.runs import FORK, SOURCE, Contents, heads_in, left_in, plan_once, undisturbed
+from tests.crashes.runs import FORK, SOURCE, Contents, contents, heads_in, left_in, plan_once, undisturbed
 
 KILLS = {("shared", False): 85, ("shared", True): 85, ("single", False): 15, ("single", True): 15}
 """Kills in mid-write, by layout and whether older heads are there that are to be replaced: 200 in all."""
+GOOGLE_KILLS = 20
+"""Kills of conversions to a checkpoint for Google's code."""
 WEIGHTS = (".safetensors", ".h5", ".msgpack")
 
 
@@ -83,3 +85,25 @@ def moment(out: Path, new: dict[str, Contents]) -> str:
     if any(there[name].stat().st_size < len(whole[name]) for name in weights if name in there):
         return "laying out"
     return "values" if there else "laying out"
+
+
+def test_a_checkpoint_for_googles_code_is_whole_or_absent(
+    memory: Path, chance: Random, note: Callable[[object], None]
+) -> None:
+    """Killed in mid-write, there is none; the next run makes it, and clears away."""
+    options = ConvertOptions(targets=("google_tf1",), optimizer_slots=True)
+    convert_checkpoint(SOURCE, memory / "out", options)  # imports all it takes
+    new = contents(memory / "out")
+    shutil.rmtree(memory / "out")
+    _, seconds = undisturbed(memory / "out", options)
+    left: Counter[bool] = Counter()
+    for _ in range(GOOGLE_KILLS):
+        shutil.rmtree(memory / "out")
+        assert kill_after(chance.uniform(0.1 * seconds, 0.95 * seconds), memory / "out", options)
+        assert not (memory / "out").exists() or contents(memory / "out") == new
+        left[bool(left_in(memory))] += 1
+        convert_checkpoint(SOURCE, memory / "out", options, exist_ok=True)
+        assert contents(memory / "out") == new
+        assert not left_in(memory)
+    note(dict(left))
+    assert left[True]

@@ -15,7 +15,7 @@ from electra_convert.formats.sstable import BLOCK_SIZE
 from electra_convert.google_target import PREFIX, google_model
 from electra_convert.mapping import load_mappings
 from electra_convert.tensor import ITEM_SIZES, Tensor, numpy_dtype
-from tests.test_google_target import parts_of
+from tests.test_google_target import PRETRAINED, parts_of
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
@@ -96,15 +96,41 @@ def test_tensorflow_writes_the_same_bytes(tensors_of: Callable[[], list[Tensor]]
         assert (tmp_path / f"ours{suffix}").read_bytes() == (tmp_path / f"theirs{suffix}").read_bytes()
 
 
-@pytest.mark.parametrize("name", ["electra_tiny", "electra_tiny_mlm_only", "electra_tiny_uniform"])
+@pytest.mark.parametrize("name", PRETRAINED)
 def test_tensorflow_reads_checkpoints_for_googles_code(name: str, tmp_path: Path) -> None:
-    """By their directory, as Google's code names them; with the slots its `Saver` restores."""
-    model = google_model(load_mappings(), parts_of(name), slots=True)
-    model.write(tmp_path, lambda _: None)
-    for place, content in model.documents(None).items():
-        (tmp_path / place).write_bytes(content)
+    """By their directory, as Google's code names them: the variables are those of the genuine checkpoint."""
+    write_for_google(name, tmp_path, untied=name == "electra_tiny_untied_embeddings")
     assert tensorflow.train.latest_checkpoint(str(tmp_path)) == str(tmp_path / PREFIX)
-    assert_tensorflow_agrees(tmp_path, {tensor.name: tensor for tensor in model.tensors}, set())
+    found, expected = by_tensorflow(tmp_path), by_tensorflow(FIXTURES / name / "model.ckpt-30")
+    assert found.pop("global_step") == 0
+    assert len(found) >= 57
+    for variable, values in found.items():
+        assert values.dtype == expected[variable].dtype == np.float32
+        assert values.tobytes() == expected[variable].tobytes()
+
+
+def write_for_google(name: str, folder: Path, **options: Any) -> None:
+    """Make a checkpoint for Google's code of a genuine one."""
+    model = google_model(load_mappings(), parts_of(name), **options)
+    model.write(folder, lambda _: None)
+    for place, content in model.documents(None).items():
+        (folder / place).write_bytes(content)
+
+
+def test_a_training_graph_restores_what_is_written_with_slots(tmp_path: Path) -> None:
+    """Every variable that a training saved, by a `Saver` in the directory, as an estimator does it."""
+    write_for_google("electra_tiny", tmp_path, slots=True)
+    saved = open_checkpoint(FIXTURES / "electra_tiny" / "model.ckpt-30").tensors
+    v1 = tensorflow.compat.v1
+    with tensorflow.Graph().as_default(), v1.Session() as session:
+        variables = {name: v1.get_variable(name, tensor.shape, tensor.dtype) for name, tensor in saved.items()}
+        v1.train.Saver().restore(session, tensorflow.train.latest_checkpoint(str(tmp_path)))
+        values = session.run(variables)
+    for name, value in values.items():
+        if name == "global_step" or name.endswith(("/adam_m", "/adam_v")):
+            assert not np.any(value)
+        else:
+            assert value.tobytes() == saved[name].load().tobytes()
 
 
 def test_tensorflow_writes_the_same_bytes_of_checkpoints_for_googles_code(tmp_path: Path) -> None:

@@ -529,7 +529,7 @@ ARCHIVES = [
             lambda: zip_of(*[directory_entry(b"%x" % n, size=0, compressed=0, offset=n * 30) for n in range(20_000)]),
         ),
         ZIP,
-        ("a.zip", "more than 10000 files"),
+        ("a.zip", "more than 2000 files"),
     ),
     Case(
         "zip: an enormous directory",
@@ -654,7 +654,7 @@ ARCHIVES = [
         "tar: too many members",
         as_file("a.tar", lambda: header("b", b"0", size=0) * 20_000),
         TAR,
-        ("a.tar", "more than 10000 files"),
+        ("a.tar", "more than 2000 files"),
     ),
     Case("tar: too deep", as_file("a.tar", lambda: tarred(("a/" * 2000 + "b.index", b""))), TAR, ("too many folders",)),
     Case("tgz: cut", as_file("a.tgz", lambda: gzipped(tarred())[:-1000]), TGZ, ("a.tgz", "ended before")),
