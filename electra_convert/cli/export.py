@@ -35,9 +35,9 @@ def export(model: str | Path, out: Path, *, as_json: bool, debug: bool, **option
     """Write a model for the library of a framework alone: Orbax, Keras 3, SavedModel.
 
     MODEL is one head's directory that a conversion wrote, or any directory with config.json and weights of PyTorch,
-    TensorFlow or Flax, on the Hub too: hf://org/name. What is written needs neither transformers nor this package. It
-    is loaded by its library in a process of its own, run, and compared with the model; OUT appears if all agree. Tokenizer
-    files and config.json are copied. Exit 1, and no OUT, if anything fails.
+    TensorFlow or Flax, on the Hub too: hf://org/name. What is written needs neither transformers nor this package.
+    It is loaded by its library in a process of its own, run, and compared with the model; OUT appears if all agree.
+    Tokenizer files and config.json are copied. Exit 1, and no OUT, if anything fails.
     """
     with told(debug=debug):
         from electra_convert import ExportOptions, export_model
