@@ -117,7 +117,7 @@ def check_config(directory: Directory, config: ElectraConfig) -> Check:
 def check_readable_config(directory: Directory) -> Check:
     """Check that `config.json` describes an ELECTRA model."""
     try:
-        config = read_config(directory.path)
+        config = read_config(directory.path, directory.head)
     except ElectraConvertError as error:
         return _failed("config", None, str(error))
     says = f"{config.num_hidden_layers} layers of {config.hidden_size}, {config.num_attention_heads} heads"
@@ -135,7 +135,7 @@ def check_tokenizer(directory: Directory) -> Check | None:
         return _failed("tokenizer", None, f"{VOCABULARY_FILE} is gone") if written else None
     try:
         lowercase, strip_accents = _casing(directory)
-        config = read_config(directory.path)
+        config = read_config(directory.path, directory.head)
         vocabulary = read_vocabulary(file)
         note = check_fits(vocabulary, config.vocab_size)
         built = tokenizer_files(

@@ -291,7 +291,7 @@ class _Verification:
     def _audited(self, directory: Directory) -> Subject:
         """Return what is to be run for a directory whose source is not known."""
         checks = [check_readable_config(directory)]
-        config = read_config(directory.path) if checks[0].passed else None
+        config = read_config(directory.path, directory.head) if checks[0].passed else None
         if config is not None:
             inventory = self.mappings.inventory
             specs = [*inventory.backbone_tensors(config), *inventory.head_tensors(directory.head, config)]
@@ -399,7 +399,7 @@ def _audited_parts(subjects: Sequence[Subject]) -> Iterator[PartReport]:
     seen = set()
     for subject in subjects:
         if subject.probes:
-            config = read_config(subject.directory.path)
+            config = read_config(subject.directory.path, subject.directory.head)
             if config not in seen:
                 seen.add(config)
                 record = subject.directory.record
