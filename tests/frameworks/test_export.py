@@ -7,8 +7,10 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -360,6 +362,29 @@ class TestFaults:
             f"{second} is missing in the tree that was restored",
             "surplus is unexpected in the tree that was restored",
         ]
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_what_is_ended_leaves_nothing(self, model: Path, tmp_path: Path, number: signal.Signals) -> None:
+        """A run that is ended while a model runs or is written takes its processes with it, and what they wrote."""
+        command = [
+            sys.executable,
+            "-m",
+            "electra_convert",
+            "export",
+            str(model),
+            str(tmp_path / "out"),
+            "--to",
+            "orbax",
+        ]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, env=os.environ | {"TMPDIR": str(tmp_path)}) as process:
+            deadline = time.monotonic() + 60
+            while not [*tmp_path.glob(".out.*.partial/new.partial")] and time.monotonic() < deadline:
+                time.sleep(0.05)
+            time.sleep(2)
+            process.send_signal(number)
+            process.communicate(timeout=60)
+        assert process.returncode == 128 + number
+        assert not [*tmp_path.iterdir()]
 
     def test_this_package_is_barred_where_an_export_is_loaded(self) -> None:
         """A custom layer of this package would not be found: neither it nor transformers can be imported there."""
