@@ -62,6 +62,7 @@ OWN_FILES = (
     FINE_TUNING_FILE,
     VOCABULARY_FILE,
     RECORD_FILE,
+    "verification.json",
 )
 """All that a checkpoint for Google's code may consist of."""
 MOST_NAMED = 10
@@ -385,7 +386,7 @@ def _sources(source: Source, options: ConvertOptions) -> list[tuple[Source, Part
     """Return what is to be opened, each with the part it is opened for; none means those that the options ask for."""
     if options.generator is not None:
         return [(source, "discriminator"), (options.generator, "generator")]
-    folders = {part: folder for part in PARTS if not is_url(source) and (folder := _model_of(Path(source), part))}
+    folders = {part: folder for part in PARTS if not is_url(source) and (folder := model_of(Path(source), part))}
     if len(folders) < len(PARTS):
         return [(source, None)]
     if options.part is None:
@@ -396,7 +397,7 @@ def _sources(source: Source, options: ConvertOptions) -> list[tuple[Source, Part
     return [(folders[part], part) for part in PARTS if options.part in (part, "both")]
 
 
-def _model_of(output: Path, part: Part) -> Path | None:
+def model_of(output: Path, part: Part) -> Path | None:
     """Return the directory of a part's trained head below the output of a conversion of both parts, if it is there."""
     head = {"discriminator": "pretraining", "generator": "masked_lm"}[part]
     places = [output / part / head, output / part]

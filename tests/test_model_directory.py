@@ -19,7 +19,7 @@ import pytest
 from click.testing import CliRunner
 from safetensors.numpy import load_file, save_file
 
-from electra_convert import diff_checkpoints
+from electra_convert import ConvertOptions, convert_checkpoint, diff_checkpoints
 from electra_convert.cli import main
 from electra_convert.errors import (
     CheckpointNotFoundError,
@@ -311,6 +311,9 @@ def test_a_pointer_of_git_lfs(heads: Path, tmp_path: Path, target: Any) -> None:
     (path / module_of(target).SINGLE).write_text(pointer)
     with pytest.raises(CorruptCheckpointError, match=r"is a pointer of Git LFS(.|\n)*git lfs pull"):
         opened(path)
+    other = next(each for each in TARGETS if each != target)
+    shutil.copy(heads / "base" / module_of(other).SINGLE, path)
+    assert opened(path, other).others == (target,)
 
 
 class TestConfig:
@@ -347,6 +350,15 @@ class TestConfig:
         """What a config names wrongly is told, and not guessed."""
         with pytest.raises(ConfigError, match="names no ELECTRA class"):
             opened(changed(heads / "base", tmp_path / "other", architectures=architectures))
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_what_is_old_is_converted(heads: Path, tmp_path: Path, target: Any) -> None:
+    """A conversion of a model with old names and a config of today's switches has its tensors, in every format."""
+    old = renamed(("LayerNorm.weight", "LayerNorm.gamma"), ("LayerNorm.bias", "LayerNorm.beta"))
+    source = changed(heads / "pretraining", tmp_path / "old", old, classifier_dropout=0.2, architectures=None)
+    convert_checkpoint(source, tmp_path / "out", ConvertOptions(heads=("native",), targets=(target,)))
+    assert_equal(opened(tmp_path / "out" / "pretraining"), opened(heads / "pretraining"))
 
 
 def test_all_that_is_wrong_is_told_at_once(heads: Path, tmp_path: Path) -> None:

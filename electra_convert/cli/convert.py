@@ -114,7 +114,7 @@ def convert(
         from electra_convert.show import print_json, show_conversion, show_progress
 
         if verified:
-            require_provable(dry_run=dry_run, targets=options["targets"])
+            require_provable(dry_run=dry_run)
         with show_progress() as progress:
             report = convert_checkpoint(
                 source, out, ConvertOptions(**options), dry_run=dry_run, exist_ok=verified, progress=progress
@@ -124,7 +124,8 @@ def convert(
         elif not verified:
             print_json(report)
         if verified:
-            known = {name: options[name] for name in ("step", "mappings")}
+            known = {name: options[name] for name in ("step", "mappings", "generator")}
+            known |= {"config": options["config"]} if "google_tf1" in options["targets"] else {}
             proof = verified_output(report.output, {"source": source, **known})
             show_proof(proof, {"conversion": report, "verification": proof} if as_json else None)
             sys.exit(proof.status != "proven")

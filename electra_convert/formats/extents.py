@@ -186,15 +186,25 @@ def cast_blocks(tensor: Tensor, dtype: np.dtype[np.generic]) -> Iterator[Array]:
     """
     import numpy as np
 
+    blocks = contiguous_blocks(tensor.values(), dtype)
+    while (block := _next_block(blocks, tensor.name, dtype)) is not None:
+        yield block.reshape(-1).view(np.uint8)
+
+
+def _next_block(blocks: Iterator[Array], name: str, dtype: np.dtype[np.generic]) -> Array | None:
+    """Return the next block; what NumPy is to raise is set no longer than that, for it is set for this thread."""
+    import numpy as np
+
     try:
         with np.errstate(over="raise"):
-            for block in contiguous_blocks(tensor.values(), dtype):
+            block = next(blocks, None)
+            if block is not None:
                 _require_finite(block)
-                yield block.reshape(-1).view(np.uint8)
+            return block
     except FloatingPointError as error:
         wider = WIDER.get(dtype.name)
         raise OutputError(
-            f"{tensor.name} holds values that {dtype.name} cannot hold",
+            f"{name} holds values that {dtype.name} cannot hold",
             hint=f"choose a dtype with a wider range: --dtype {wider}" if wider else "",
         ) from error
 

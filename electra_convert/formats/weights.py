@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import cast
 
-from electra_convert.errors import UnsupportedCheckpointError
+from electra_convert.errors import SourceError, UnsupportedCheckpointError
 from electra_convert.formats import FRAMEWORK_NAMES, TARGETS, Reader, TargetFormat, files_of, read_files
 from electra_convert.formats.pytorch import framework_of
 from electra_convert.printable import printable
@@ -70,9 +70,9 @@ def find_weights(directory: Path) -> list[Weights]:
     """Return the weights that a directory holds: those of PyTorch first, and of each format those to be read first.
 
     Raises:
-        SourceError: A file cannot be read.
+        SourceError: An index cannot be read.
         UnsupportedCheckpointError: The metadata of a safetensors file name a format that is not known.
-        CorruptCheckpointError: A file is damaged.
+        CorruptCheckpointError: An index is damaged.
     """
     return sorted(_found(directory), key=lambda weights: TARGETS.index(weights.target))
 
@@ -108,9 +108,15 @@ def _reader(kind: str) -> Reader:
 
 
 def _target_of(files: Sequence[Path]) -> TargetFormat:
-    """Return the format that safetensors files hold, as the first that is there says."""
+    """Return the format that safetensors files hold, as the first that is there says.
+
+    Damage is told when they are read: other files may be wanted.
+    """
     there = next((file for file in files if file.is_file()), None)
-    framework = framework_of(there) if there else "pt"
+    try:
+        framework = framework_of(there) if there else "pt"
+    except SourceError:
+        return "pytorch"
     if framework not in FRAMEWORKS:
         raise UnsupportedCheckpointError(
             f"the metadata of {there} say that it is of the format {printable(repr(framework), LONGEST_FRAMEWORK)}; "

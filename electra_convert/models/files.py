@@ -64,7 +64,8 @@ CONCERNED: dict[str, tuple[str, ...]] = {
     "summary_activation": ("multiple_choice",),
     "tie_word_embeddings": ("masked_lm", "causal_lm"),
 }
-"""The heads whose weights, or what is computed with them, a switch changes, where these are not all."""
+"""The heads whose weights, or what is computed with them, a switch changes, where these are not all. Dropout is of
+training alone; in the models of this package, that of a head is `hidden_dropout_prob`."""
 MOST = {**dict.fromkeys(DIMENSIONS, 100_000), "vocab_size": 10_000_000, "num_hidden_layers": 1_000}
 """Sizes beyond which no model is built, nor are the names of its tensors."""
 MOST_SHOWN = 200
@@ -79,14 +80,14 @@ BACKBONE = {"pytorch": "electra.", "flax": "electra/"}
 """The prefix that files of a head give the backbone, and that files of the base model may leave out."""
 
 
-def read_config(directory: Path) -> ElectraConfig:
-    """Return what a directory's `config.json` says.
+def read_config(directory: Path, head: str | None = None) -> ElectraConfig:
+    """Return what a directory's `config.json` says of a model with a head, as `config_of` does.
 
     Raises:
         ConfigError: It cannot be read, or describes a model that Google's graph is not.
     """
     path = directory / CONFIG_FILE
-    return config_of(read_json(path), path)
+    return config_of(read_json(path), path, head)
 
 
 def config_of(said: Mapping[str, Any], path: Path, head: str | None = None) -> ElectraConfig:
@@ -95,8 +96,8 @@ def config_of(said: Mapping[str, Any], path: Path, head: str | None = None) -> E
     Args:
         said: What it holds.
         path: Where it is.
-        head: The head whose weights are wanted; switches that change nothing of these may have any value. By default
-            all switches must be as Google's graph is.
+        head: The head; switches that change nothing of its weights, nor of what is computed with them, may have any
+            value. By default all switches must be as Google's graph is.
 
     Raises:
         ConfigError: It describes a model that Google's graph is not.

@@ -500,7 +500,7 @@ class FlaxElectraPreTrainedModel(nnx.Module):
         """
         directory, rngs = Path(directory), rngs or nnx.Rngs(0)
         streams = {"params": rngs.params(), "dropout": rngs.dropout()}
-        config = read_config(directory)
+        config = read_config(directory, cls.head)
         wanted = checked_dtype(dtype or "float32")
 
         def construct() -> Any:

@@ -513,7 +513,7 @@ class ElectraPreTrainedModel(nn.Module):
             raise OptionError(f"dtype is {dtype!r}; it must be one of {', '.join(DTYPES)}")
         directory = Path(directory)
         with torch.device("meta"):  # shapes only: nothing is drawn
-            model = cls(read_config(directory))
+            model = cls(read_config(directory, cls.head))
         expected = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
         tensors = load_tensors(
             directory,

@@ -557,7 +557,7 @@ class TFElectraPreTrainedModel(keras.Model):
             OptionError: The dtype is unknown.
         """
         directory = Path(directory)
-        config = read_config(directory)
+        config = read_config(directory, cls.head)
         model = cls(msgspec.structs.replace(config, initializer_range=0.0), dtype=dtype or "float32")  # draws nothing
         expected = {name: tuple(variable.shape) for name, variable in parameters(model).items()}
         tensors = load_tensors(

@@ -48,12 +48,33 @@ def check_round_trip(
         found = dict(_canonical(directory, target, mapping, specs))
     except ElectraConvertError as error:
         return _failed("round trip", target, str(error))
-    faults = [*_name_faults(found, [spec.name for spec in specs])]
-    for name in (spec.name for spec in specs if spec.name in found):
+    return check_tensors(found, expected, dtype, wanted=[spec.name for spec in specs], target=target)
+
+
+def check_tensors(
+    found: Mapping[str, Tensor],
+    expected: Mapping[str, Tensor],
+    dtype: str,
+    *,
+    wanted: Sequence[str] | None = None,
+    target: TargetFormat | None = None,
+) -> Check:
+    """Compare tensors that were read back with what they were made of, bit for bit after the cast.
+
+    Args:
+        found: The tensors, by canonical name.
+        expected: What they were made of.
+        dtype: The dtype they should have.
+        wanted: The names there should be; by default all that are expected.
+        target: The format they were read from.
+    """
+    wanted = list(expected) if wanted is None else wanted
+    faults = [*_name_faults(found, wanted)]
+    for name in (name for name in wanted if name in found):
         faults += _tensor_faults(name, expected, found[name], dtype)
     says = f"{len(found)} tensors equal the source bit for bit" + ("" if dtype == "float32" else f", cast to {dtype}")
     if faults:
-        says = f"{len(faults)} of {len(specs)} tensors differ"
+        says = f"{len(faults)} of {len(wanted)} tensors differ"
     return Check(name="round trip", framework=target, passed=not faults, says=says, faults=tuple(faults))
 
 
@@ -117,7 +138,7 @@ def check_config(directory: Directory, config: ElectraConfig) -> Check:
 def check_readable_config(directory: Directory) -> Check:
     """Check that `config.json` describes an ELECTRA model."""
     try:
-        config = read_config(directory.path)
+        config = read_config(directory.path, directory.head)
     except ElectraConvertError as error:
         return _failed("config", None, str(error))
     says = f"{config.num_hidden_layers} layers of {config.hidden_size}, {config.num_attention_heads} heads"
@@ -135,7 +156,7 @@ def check_tokenizer(directory: Directory) -> Check | None:
         return _failed("tokenizer", None, f"{VOCABULARY_FILE} is gone") if written else None
     try:
         lowercase, strip_accents = _casing(directory)
-        config = read_config(directory.path)
+        config = read_config(directory.path, directory.head)
         vocabulary = read_vocabulary(file)
         note = check_fits(vocabulary, config.vocab_size)
         built = tokenizer_files(

@@ -169,7 +169,7 @@ def _record(path: Path, inventory: Inventory) -> Record | None:
     if said.get("format") == SOURCE_FORMAT:
         raise CheckpointNotFoundError(
             f"{path} is a checkpoint for Google's code, and no model of a framework",
-            hint=f"compare it with what it was made of: electra-convert diff SOURCE {path}",
+            hint=f"name its directory, and what it was made of: electra-convert verify {path} --source SOURCE",
         )
     try:
         record = msgspec.convert(said, Record)

@@ -28,6 +28,7 @@ from electra_convert.parity.causes import likely_causes
 from electra_convert.parity.checks import check_formats, check_readable_config, check_tokenizer
 from electra_convert.parity.directories import Directory, find_directories, mask_id
 from electra_convert.parity.gates import Gates, gates
+from electra_convert.parity.google_output import is_google_output, verify_google
 from electra_convert.parity.heads import Found, Subject, run_heads, stopped
 from electra_convert.parity.known import KnownPart, KnownSource, open_source
 from electra_convert.parity.probes import BUDGET, describe, make_probes
@@ -66,6 +67,7 @@ class VerifyOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     Args:
         source: The checkpoint the output was converted from, or its URL; by default the one that was noted then.
+        generator: That of the generator, where a checkpoint for Google's code was made of two.
         step: The step of it.
         config: Google's hparams, a `bert_config.json` or `config.json`, in place of what the conversion was told.
         frameworks: The frameworks to run; none means every one that the output has files for.
@@ -79,6 +81,7 @@ class VerifyOptions(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     source: str | Path | None = None
+    generator: str | Path | None = None
     step: int | None = None
     config: Path | None = None
     frameworks: tuple[TargetFormat, ...] = ()
@@ -137,8 +140,9 @@ def verify_output(
     Raises:
         ElectraConvertError: It cannot be verified at all; a verification that fails is not an error, but a report.
     """
+    prove = verify_google if is_google_output(Path(output)) else _report
     try:
-        report, hashes = _report(Path(output), options, progress, lend)
+        report, hashes = prove(Path(output), options, progress, lend)
         for head in report.heads:
             write_verification(head, report, head_verdict(head, report), hashes[head.directory])
     except OSError as error:
@@ -291,7 +295,7 @@ class _Verification:
     def _audited(self, directory: Directory) -> Subject:
         """Return what is to be run for a directory whose source is not known."""
         checks = [check_readable_config(directory)]
-        config = read_config(directory.path) if checks[0].passed else None
+        config = read_config(directory.path, directory.head) if checks[0].passed else None
         if config is not None:
             inventory = self.mappings.inventory
             specs = [*inventory.backbone_tensors(config), *inventory.head_tensors(directory.head, config)]
@@ -399,7 +403,7 @@ def _audited_parts(subjects: Sequence[Subject]) -> Iterator[PartReport]:
     seen = set()
     for subject in subjects:
         if subject.probes:
-            config = read_config(subject.directory.path)
+            config = read_config(subject.directory.path, subject.directory.head)
             if config not in seen:
                 seen.add(config)
                 record = subject.directory.record

@@ -25,6 +25,7 @@ from tests.crashes.runs import SOURCE, contents, heads_in, in_child, left_in, pl
 
 ONE = ConvertOptions(heads=("pretraining",))
 SHARED = ConvertOptions(layout="shared")
+GOOGLE = ConvertOptions(targets=("google_tf1",))
 TWO = ConvertOptions(heads=("pretraining", "masked_lm"), layout="shared")
 CALLS = [
     (os, "fsync", errno.EIO, 1),
@@ -214,6 +215,33 @@ def test_a_call_that_fails(
     assert contents(out) == files
     assert done[-1]
     assert len(done) > 1
+
+
+@pytest.mark.parametrize(("name", "each"), [("fsync", 1), ("mkdir", 1), ("pwrite", 8), ("rename", 1)])
+def test_a_call_that_fails_on_the_way_to_googles_code(
+    memory: Path, monkeypatch: pytest.MonkeyPatch, name: str, each: int
+) -> None:
+    """Whichever call of the system fails, it is one error of ours, and the checkpoint is whole or absent."""
+    out = memory / "out"
+    convert_checkpoint(SOURCE, out, GOOGLE)
+    new = contents(out)
+    failing = Failing(getattr(os, name), errno.EDQUOT)
+    monkeypatch.setattr(os, name, failing)
+    said: list[str] = []
+    while failing.failed:
+        shutil.rmtree(out, ignore_errors=True)
+        failing.begin(1 + each * len(said))
+        try:
+            convert_checkpoint(SOURCE, out, GOOGLE)
+            said.append("")
+        except ElectraConvertError as error:
+            said.append(error.message)
+        failing.end()
+        assert not said[-1] or os.strerror(errno.EDQUOT) in said[-1]
+        assert contents(out) in ({}, new)
+        assert not left_in(memory)
+    assert len(said) > 1
+    assert not said[-1]
 
 
 class Failing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import shutil
@@ -22,6 +23,8 @@ os.environ.setdefault("USE_TF", "0")
 os.environ.setdefault("USE_FLAX", "0")
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
+
+from electra_convert.models.pytorch import ElectraForPreTraining  # noqa: E402  # it needs PyTorch
 
 HEADS = {
     "base": "ElectraModel",
@@ -89,6 +92,10 @@ def test_old_names_and_buffers(ours: Callable[[str], Path], tmp_path: Path, *, z
     path = saved(ours("pretraining"), tmp_path / "old", state, _use_new_zipfile_serialization=zipped)
     found = assert_same_model(ours("pretraining"), path, "pytorch", SINGLE)
     assert [*found.ignored] == ["electra.embeddings.position_ids"]
+    said = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps(said | {"classifier_dropout": 0.1, "summary_type": "last"}))
+    model, expected = (ElectraForPreTraining.from_pretrained(place) for place in (path, ours("pretraining")))
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in expected.state_dict().items())
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])

@@ -7,6 +7,7 @@ import json
 import shutil
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,9 @@ from safetensors.numpy import load_file, save_file
 
 import electra_convert
 from electra_convert import ConvertOptions, VerifyOptions, cli, convert_checkpoint, mirrored
-from electra_convert.errors import OptionError
+from electra_convert.errors import CheckpointNotFoundError, OptionError
 from electra_convert.formats import TARGETS, Contents, TargetFormat, module_of, read_weights
+from electra_convert.formats.google_tf1 import open_checkpoint, write_checkpoint
 from electra_convert.inventory import Part
 from electra_convert.mapping import default_directory
 from electra_convert.parity import verify as verify_module
@@ -170,6 +172,76 @@ def test_a_model_of_an_old_version_is_proven(converted: Callable[..., Path], tmp
     convert_checkpoint(model, tmp_path / "out", ConvertOptions(targets=("flax",), heads=("native",)))
     report = verify_output(tmp_path / "out")
     assert report.status == "proven", report.verdict
+
+
+def test_a_checkpoint_for_googles_code_is_proven(converted: Callable[..., Path], tmp_path: Path) -> None:
+    """Its variables are those of the models, whose frameworks compute what the oracle computes with them."""
+    discriminator = converted("electra_tiny", "discriminator", targets=("pytorch",), heads=("native",)) / "pretraining"
+    generator = converted("electra_tiny", "generator", targets=("flax",), heads=("native",)) / "masked_lm"
+    options = ConvertOptions(part="both", targets=("google_tf1",), generator=str(generator), optimizer_slots=True)
+    convert_checkpoint(discriminator, tmp_path / "out", options)
+    report = verify_output(tmp_path / "out", VerifyOptions(source=discriminator, generator=generator))
+    assert report.status == "proven", report.verdict
+    assert [(head.part, head.head) for head in report.heads] == [*NATIVE.items()]
+    for head, framework in zip(report.heads, ("pytorch", "flax"), strict=True):
+        assert {(run.framework, run.precision) for run in head.runs} == {(framework, "float64"), (framework, "float32")}
+    found = read_verification(tmp_path / "out")
+    assert found is not None
+    assert not found.changes(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "task"),
+    [
+        ("finetuned_chunk", "token_classification", "chunk"),
+        ("finetuned_mnli", "sequence_classification", "mnli"),
+        ("finetuned_squad_span", "question_answering", "squad"),
+        ("electra_tiny", "base", None),
+    ],
+)
+def test_a_checkpoint_of_any_head_for_googles_code_is_proven(
+    converted: Callable[..., Path], tmp_path: Path, name: str, head: str, task: str | None
+) -> None:
+    """Heads of tasks, and a backbone alone."""
+    model = converted(name, "discriminator", targets=("pytorch",), heads=(head,)) / head
+    result = run(
+        "convert", "--to", "google_tf1", "--verify", model, tmp_path / "out", *(["--task", task] if task else [])
+    )
+    assert result.exit_code == 0, result.output
+    assert "✓ proven" in result.output
+
+
+def test_a_checkpoint_of_another_for_googles_code_is_proven_by_its_bits(fixtures: Path, tmp_path: Path) -> None:
+    """One part of a checkpoint of Google's code: there is nothing to run."""
+    source = fixtures / "electra_tiny"
+    convert_checkpoint(source, tmp_path / "out", ConvertOptions(part="generator", targets=("google_tf1",)))
+    report = verify_output(tmp_path / "out", VerifyOptions(source=source))
+    assert (report.status, report.verdict) == ("proven", "proven: the variables are those of the source, bit for bit")
+    with pytest.raises(CheckpointNotFoundError, match="it was not made of what is named"):
+        verify_output(tmp_path / "out")
+
+
+def test_a_variable_that_is_another_is_found(converted: Callable[..., Path], tmp_path: Path) -> None:
+    """A checkpoint whose checksums are right, and a variable wrong: by its bits and by what it computes."""
+    model = converted("electra_tiny", "discriminator", targets=("pytorch",), heads=("native",)) / "pretraining"
+    convert_checkpoint(model, tmp_path / "out", ConvertOptions(targets=("google_tf1",)))
+    prefix = tmp_path / "out" / "model.ckpt-0"
+    tensors = {name: (tensor, tensor.load()) for name, tensor in open_checkpoint(prefix).tensors.items()}
+    for file in (tmp_path / "out").glob("model.ckpt-0.*"):
+        file.unlink()
+    wrong = "electra/encoder/layer_1/attention/self/query/kernel"
+    write_checkpoint(
+        prefix,
+        [
+            replace(tensor, values=partial(np.asarray, array.T if name == wrong else array))
+            for name, (tensor, array) in tensors.items()
+        ],
+    )
+    report = verify_output(tmp_path / "out", VerifyOptions(source=model))
+    assert report.status == "failed"
+    (fault,) = next(check.faults for check in only(report).checks if check.name == "round trip")
+    assert "layer.1.attention.query.kernel is transposed" in fault
+    assert any(found.outcome == "failed" for found in only(report).runs)
 
 
 def test_a_wrong_mapping_of_the_model_is_caught(converted: Callable[..., Path], tmp_path: Path) -> None:
