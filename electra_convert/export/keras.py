@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 MASKED = -10000.0
 """What is added to attention scores where there is nothing to attend to (`modeling.py`, `attention_layer`)."""
 METADATA_FILE = "metadata.json"
+GRAPH_FILE = "config.json"
+OPERATIONS = "keras.src.ops."
+"""What the modules of operations, which are no layers, begin with."""
 DATE = (1980, 1, 1, 0, 0, 0)
 """The date of every file in the archive, and of the archive: the earliest there is, so that the same model is the same
 bytes."""
@@ -46,7 +49,7 @@ def write(model: ModelDirectory, mappings: Mappings, place: Path) -> None:  # no
     """
     dated = place.with_name(f"dated-{place.name}")
     build_model(model).save(dated)
-    _undate(dated, place)
+    _copy_archive(dated, place)
     dated.unlink()
 
 
@@ -130,7 +133,7 @@ class _Build:
         positions = keras.ops.cumsum(keras.ops.ones_like(input_ids), axis=-1) - 1  # [B, S]
         words = _applied(self.words, input_ids, *self._values("embeddings.word", "table"))
         places = self.table(positions, "embeddings.position")
-        x = _sum(words, places, self.table(token_type_ids, "embeddings.token_type"))  # [B, S, E]
+        x = _sum("embeddings", words, places, self.table(token_type_ids, "embeddings.token_type"))  # [B, S, E]
         x = self.dropout(self.norm(x, "embeddings.norm"))
         if self.config.projects_embeddings:
             x = self.dense(x, "embeddings.project")
@@ -150,10 +153,10 @@ class _Build:
     def _layer(self, x: Any, module: str, bias: Any) -> Any:
         """Return one layer's output, [B, S, H]."""
         attended = self._attend(x, f"{module}.attention", bias)
-        x = self.norm(_sum(self.dropout(attended), x), f"{module}.attention.norm")
+        x = self.norm(_sum(f"{module}.attention", self.dropout(attended), x), f"{module}.attention.norm")
         wide = self.dense(x, f"{module}.ffn.up", self.config.hidden_act)
         narrow = self.dropout(self.dense(wide, f"{module}.ffn.down"))
-        return self.norm(_sum(narrow, x), f"{module}.ffn.norm")
+        return self.norm(_sum(f"{module}.ffn", narrow, x), f"{module}.ffn.norm")
 
     def _attend(self, x: Any, module: str, bias: Any) -> Any:
         """Return what each position attends to, [B, S, H]."""
@@ -249,9 +252,9 @@ def _first(x: Any) -> Any:
     return keras.ops.take(x, 0, axis=-2)
 
 
-def _sum(*terms: Any) -> Any:
+def _sum(module: str, *terms: Any) -> Any:
     """Return the sum; a dtype of its own keeps what layers share, which has a new number each time, out of the file."""
-    return keras.layers.Add(dtype="float32")(list(terms))
+    return keras.layers.Add(name=_spelt(f"{module}.sum"), dtype="float32")(list(terms))
 
 
 def _applied(layer: Any, x: Any, *values: Array) -> Any:
@@ -269,8 +272,8 @@ def _spelt(module: str) -> str:
 # The archive
 
 
-def _undate(dated: Path, place: Path) -> None:
-    """Copy an archive with one date for all that is in it."""
+def _copy_archive(dated: Path, place: Path) -> None:
+    """Copy an archive with one date for all that is in it, and a graph that older versions of Keras read."""
     with zipfile.ZipFile(dated) as source, zipfile.ZipFile(place, "w") as target:
         for entry in source.infolist():
             same = zipfile.ZipInfo(entry.filename, DATE)
@@ -278,5 +281,25 @@ def _undate(dated: Path, place: Path) -> None:
             with source.open(entry) as held, target.open(same, "w", force_zip64=True) as copy:
                 if entry.filename == METADATA_FILE:
                     copy.write(json.dumps(json.load(held) | {"date_saved": "1980-01-01@00:00:00"}).encode())
+                elif entry.filename == GRAPH_FILE:
+                    copy.write(json.dumps(_portable(json.load(held))).encode())
                 else:
                     shutil.copyfileobj(held, copy, 1 << 20)
+
+
+def _portable(node: Any) -> Any:
+    """Return a graph without settings that are not set, and without the names that operations are set up with.
+
+    Keras adds such settings to its layers from version to version, and refuses those it does not know; operations are
+    set up with names since 3.10 or so. Where they stand in the graph, they have them all the same.
+    """
+    if isinstance(node, list):
+        return [_portable(each) for each in node]
+    if not isinstance(node, dict):
+        return node
+    copy = {key: _portable(value) for key, value in node.items()}
+    if not str(node.get("class_name", "__")).startswith("__"):  # no tensor, whose shape is no setting
+        left_out = {"name"} if str(node.get("module")).startswith(OPERATIONS) else set()
+        settings = copy["config"].items()
+        copy["config"] = {key: value for key, value in settings if value is not None and key not in left_out}
+    return copy
