@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -24,6 +24,7 @@ from electra_convert.formats import GOOGLE, module_of
 from electra_convert.formats.extents import Written
 from electra_convert.formats.google_tf1 import GoogleCheckpoint
 from electra_convert.inventory import PARTS, Part
+from electra_convert.label_map import find_label_map, read_label_map
 from electra_convert.mapping import load_mappings
 from electra_convert.model_checkpoint import ModelCheckpoint, ModelFiles
 from electra_convert.opening import open_located
@@ -39,6 +40,7 @@ from electra_convert.task import task_notes
 from electra_convert.tokenizer import read_vocabulary
 from electra_convert.whole_file import read_whole
 
+TAGGER = "token_classification"
 EXACT = {"float32": ("float16", "bfloat16"), "float16": (), "bfloat16": ()}
 """Other dtypes whose every value a dtype holds."""
 
@@ -212,7 +214,8 @@ class Conversion:
         config_file = read_config_file(options.config) if options.config else None
         if config_file:
             check_scope(config_file, parts, one_transformer=checkpoint.topology.one_transformer)
-        understood = checkpoint.understand(parts, config_file=config_file, labels=options.label_names())
+        labels = known_labels(options, checkpoint, location.prefix.parent)
+        understood = checkpoint.understand(parts, config_file=config_file, labels=labels.names)
         _require_activation(understood, options)
         tokenizers = {
             part: _tokenizer(options, config_file, location, source.config) for part, source in understood.items()
@@ -231,6 +234,7 @@ class Conversion:
             heads += [planner.plan(name, folder / name) for name in names]
         out = out or Path(f"{location.name}-{'converted' if location.is_model else options.part or parts[0]}")
         notes = [note for tokenizer in tokenizers.values() for note in tokenizer.notes]
+        notes += filter(None, [labels.note])
         notes += _notes(checkpoint, understood, options, files)
         notes += task_notes(checkpoint.tasks, checkpoint.task, [head.head for head in heads])
         return cls(files, checkpoint, understood, tokenizers, heads, out, options, tuple(dict.fromkeys(notes)))
@@ -460,6 +464,36 @@ def choose_parts(choice: PartChoice | None, checkpoint: Checkpoint | ModelCheckp
     for part in wanted:
         checkpoint.require_part(part)
     return wanted
+
+
+class KnownLabels(NamedTuple):
+    """The names of labels, where anything tells them, and what a user should know of that."""
+
+    names: tuple[str, ...] | None
+    note: str = ""
+
+
+def known_labels(options: ConvertOptions, checkpoint: Checkpoint | ModelCheckpoint, directory: Path) -> KnownLabels:
+    """Return the labels that the options name, or those of a tagger that Google's code left beside its checkpoint.
+
+    Args:
+        options: The request.
+        checkpoint: The checkpoint, with its task.
+        directory: Where it lies.
+
+    Raises:
+        ConfigError: A map of labels cannot be read.
+    """
+    names, task = options.label_names(), checkpoint.task
+    if names is not None or task is None or task.head != TAGGER:
+        return KnownLabels(names)
+    file = find_label_map(directory, task.name)
+    if file is None:
+        return KnownLabels(None)
+    names = read_label_map(file)
+    if len(names) != task.outputs:
+        return KnownLabels(None, f"{file.name} names {len(names)} labels, and the task {task.name} has {task.outputs}")
+    return KnownLabels(names, f"the names of the labels are those of {file.name}")
 
 
 def _tokenizer(

@@ -7,6 +7,8 @@ refused.
 
 from __future__ import annotations
 
+import glob
+import os
 import pickletools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -40,6 +42,22 @@ def read_label_map(path: Path) -> tuple[str, ...]:
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else error
         raise ConfigError(f"{path} is no map of labels: {why}", hint=hint) from error
+
+
+def find_label_map(directory: Path, task: str) -> Path | None:
+    """Return the map of a task's labels, where it lies beside a checkpoint or where Google's code keeps it.
+
+    `run_finetuning.py` writes the checkpoint to `<model>/finetuning_models/<tasks>_model_1/`, and the map to
+    `<model>/finetuning_tfrecords/<tasks>_tfrecords/` (`configure_finetuning.py`).
+
+    Args:
+        directory: The directory of the checkpoint.
+        task: The task.
+    """
+    name = f"{task}_label_mapping.pkl"
+    model = directory.absolute().parent.parent
+    places = [directory / name, *sorted(model.glob(f"finetuning_tfrecords/*_tfrecords/{glob.escape(name)}"))]
+    return next((place for place in places if os.path.isfile(place)), None)  # noqa: PTH113  # false, where it raises
 
 
 def _pairs(content: bytes) -> Iterator[tuple[str, int]]:

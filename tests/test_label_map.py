@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -113,3 +114,21 @@ def test_labels_twice(tmp_path: Path) -> None:
     """A map beside names is a contradiction."""
     with pytest.raises(OptionError, match="a map of labels is given"):
         ConvertOptions(label_map=tmp_path / "map.pkl", labels=("O",))
+
+
+@pytest.mark.parametrize("place", [".", "../../finetuning_tfrecords/chunk_tfrecords"])
+def test_it_is_found_where_googles_code_keeps_it(fixtures: Path, tmp_path: Path, place: str) -> None:
+    """Beside the checkpoint, or where `run_finetuning.py` writes it; the report says so, and options go before it."""
+    source = tmp_path / "model" / "finetuning_models" / "chunk_model_1"
+    shutil.copytree(fixtures / "finetuned_chunk", source)
+    (source / place).mkdir(parents=True, exist_ok=True)
+    file = written(source / place / "chunk_label_mapping.pkl", CHUNKS)
+    head = tmp_path / "out" / "token_classification"
+    report = convert_checkpoint(source, tmp_path / "out", ConvertOptions(heads=("native",)))
+    assert "the names of the labels are those of chunk_label_mapping.pkl" in report.notes
+    assert tuple(json.loads((head / "config.json").read_text())["id2label"].values()) == tuple(CHUNKS)
+    given = ConvertOptions(heads=("native",), labels=tuple("abcdef"), overwrite=True)
+    assert not any("labels" in note for note in convert_checkpoint(source, tmp_path / "out", given).notes)
+    written(file, {"a": 0, "b": 1})
+    other = convert_checkpoint(source, tmp_path / "out", ConvertOptions(heads=("native",), overwrite=True))
+    assert "chunk_label_mapping.pkl names 2 labels, and the task chunk has 6" in other.notes

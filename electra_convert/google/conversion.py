@@ -16,7 +16,7 @@ from typing import Any
 
 from electra_convert._version import __version__
 from electra_convert.config_file import ConfigFile, check_scope, read_config_file
-from electra_convert.convert import ConversionReport, HeadReport, PartReport, Status, choose_parts
+from electra_convert.convert import ConversionReport, HeadReport, PartReport, Status, choose_parts, known_labels
 from electra_convert.errors import (
     ConfigError,
     OptionError,
@@ -418,7 +418,8 @@ def _open(mappings: Mappings, location: Location, part: Part | None, options: Co
     config_file = read_config_file(options.config) if options.config else None
     if config_file:
         check_scope(config_file, parts, one_transformer=checkpoint.topology.one_transformer)
-    understood = checkpoint.understand(parts, config_file=config_file, labels=options.label_names())
+    labels = known_labels(options, checkpoint, location.prefix.parent)
+    understood = checkpoint.understand(parts, config_file=config_file, labels=labels.names)
     for name, source in understood.items():
         yield OpenPart(location, files, checkpoint, source, _head(name, source, checkpoint, options.heads))
 
