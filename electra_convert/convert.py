@@ -157,7 +157,7 @@ def convert_checkpoint(
         ElectraConvertError: The subclass says what went wrong. Heads that were finished stay.
     """
     if GOOGLE in options.targets:
-        from electra_convert.google_conversion import convert_to_google  # which needs this module
+        from electra_convert.google.conversion import convert_to_google  # which needs this module
 
         place = None if out is None else Path(out)
         return convert_to_google(source, place, options, dry_run=dry_run, exist_ok=exist_ok, progress=progress)

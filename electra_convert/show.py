@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from electra_convert.formats import FRAMEWORKS, GOOGLE
-from electra_convert.google_hparams import FINE_TUNING_FILE, HPARAMS_FILE
+from electra_convert.google.hparams import FINE_TUNING_FILE, HPARAMS_FILE
 from electra_convert.output import in_bytes
 from electra_convert.plan import is_native
 from electra_convert.printable import printable, printable_lines

@@ -573,7 +573,7 @@ class TestHelp:
             "heads": (*HEADS, NATIVE_HEAD),
             "targets": TARGET_CHOICES,
         }
-        assert get_args(electra_convert.formats.Framework) == FRAMEWORKS
+        assert get_args(electra_convert.formats.Framework) == electra_convert.formats.FRAMEWORKS
 
     def test_every_option_of_the_library_can_be_typed(self, fixtures: Path) -> None:
         """Each field of ConvertOptions has an option, and the same default."""

@@ -23,9 +23,9 @@ from electra_convert.config_file import read_config_file
 from electra_convert.errors import CheckpointNotFoundError, ConfigError, ElectraConvertError
 from electra_convert.formats import TargetFormat
 from electra_convert.formats.google_tf1 import GoogleCheckpoint, open_checkpoint
-from electra_convert.google_conversion import model_of
-from electra_convert.google_hparams import HPARAMS_FILE
-from electra_convert.google_target import PREFIX
+from electra_convert.google.conversion import model_of
+from electra_convert.google.hparams import HPARAMS_FILE
+from electra_convert.google.target import PREFIX
 from electra_convert.inventory import Part
 from electra_convert.mapping import Mappings, load_mappings
 from electra_convert.model_checkpoint import ModelFiles

@@ -12,10 +12,10 @@ import pytest
 
 from electra_convert.formats.google_tf1 import open_checkpoint, write_checkpoint
 from electra_convert.formats.sstable import BLOCK_SIZE
-from electra_convert.google_target import PREFIX, google_model
+from electra_convert.google.target import PREFIX, google_model
 from electra_convert.mapping import load_mappings
 from electra_convert.tensor import ITEM_SIZES, Tensor, numpy_dtype
-from tests.test_google_target import PRETRAINED, parts_of
+from tests.google.test_target import PRETRAINED, parts_of
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")

@@ -15,8 +15,8 @@ import pytest
 from electra_convert.config_file import read_config_file
 from electra_convert.errors import ConfigError, OptionError, OutputError, TensorMismatchError
 from electra_convert.formats.google_tf1 import GoogleCheckpoint, index_path, open_checkpoint, shard_path
-from electra_convert.google_heads import GivenPart
-from electra_convert.google_target import PREFIX, GoogleModel, google_model
+from electra_convert.google.heads import GivenPart
+from electra_convert.google.target import PREFIX, GoogleModel, google_model
 from electra_convert.initialize import initial_tensor
 from electra_convert.inventory import Part
 from electra_convert.mapping import load_mappings

@@ -25,10 +25,10 @@ from electra_convert.errors import (
     TensorMismatchError,
 )
 from electra_convert.formats.google_tf1 import GoogleCheckpoint, index_path, shard_path
-from electra_convert.google_heads import GivenPart
-from electra_convert.google_hparams import FINE_TUNING_FILE, HPARAMS_FILE
-from electra_convert.google_target import PREFIX, STATE_FILE, GoogleModel, google_model
-from electra_convert.google_vocabulary import GoogleVocabulary, choose_vocabulary, place_of_vocabulary
+from electra_convert.google.heads import GivenPart
+from electra_convert.google.hparams import FINE_TUNING_FILE, HPARAMS_FILE
+from electra_convert.google.target import PREFIX, STATE_FILE, GoogleModel, google_model
+from electra_convert.google.vocabulary import GoogleVocabulary, choose_vocabulary, place_of_vocabulary
 from electra_convert.inventory import PARTS, Part
 from electra_convert.mapping import Mappings, load_mappings
 from electra_convert.model_checkpoint import ModelCheckpoint, ModelFiles

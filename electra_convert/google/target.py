@@ -18,7 +18,7 @@ from electra_convert.diff.report import TensorDifference
 from electra_convert.diff.tensors import compare_tensors
 from electra_convert.errors import MappingError, OptionError, TensorMismatchError
 from electra_convert.formats.google_tf1 import write_checkpoint
-from electra_convert.google_heads import (
+from electra_convert.google.heads import (
     GivenPart,
     in_order,
     require_pair,
@@ -26,7 +26,7 @@ from electra_convert.google_heads import (
     require_tensors,
     task_notes,
 )
-from electra_convert.google_hparams import (
+from electra_convert.google.hparams import (
     FINE_TUNING_FILE,
     HPARAMS_FILE,
     fine_tuning_hparams,
