@@ -82,11 +82,11 @@ class TestRefusals:
         result = run(model, tmp_path / "out")
         assert result.exit_code == 2
         assert "orbax needs orbax.checkpoint, jax" in result.stderr
-        assert 'pip install "electra-convert[flax]"; or write --to keras,saved_model alone' in result.stderr
+        assert 'pip install "electra-convert[orbax]"; or write --to keras,saved_model alone' in result.stderr
         monkeypatch.setattr(targets, "_is_there", lambda _: False)
         result = run(model, tmp_path / "out")
         assert "saved_model needs tensorflow, keras" in result.stderr
-        assert 'pip install "electra-convert[flax,tensorflow]"\n' in result.stderr
+        assert 'pip install "electra-convert[orbax,tensorflow]"\n' in result.stderr
         assert not [*tmp_path.iterdir()]
 
     def test_a_module_of_a_package_that_is_missing(self) -> None:

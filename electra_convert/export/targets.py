@@ -42,7 +42,7 @@ DESCRIBED: dict[ExportTarget, Target] = {
         "orbax",
         ("orbax.checkpoint", "jax", "flax"),
         ("orbax-checkpoint", "jax"),
-        "flax",
+        "orbax",
         "orbax.checkpoint.StandardCheckpointer().restore({place})",
     ),
     "keras": Target(

@@ -45,6 +45,9 @@ from electra_convert.formats import FRAMEWORKS, pytorch  # noqa: E402
 from electra_convert.mapping import default_directory  # noqa: E402
 from electra_convert.model_directory import open_model_directory  # noqa: E402
 from electra_convert.models import tensorflow as models  # noqa: E402
+from tests.hub.server import HubServer  # noqa: E402
+from tests.hub.state import Repo  # noqa: E402
+from tests.hub.test_read import commit, model_blobs  # noqa: E402
 
 if TYPE_CHECKING:
     from electra_convert.tensor import Array
@@ -330,6 +333,16 @@ def test_other_heads(
     for each in report.exported:
         assert [found.output for found in each.agreement] == outputs
         assert all(found.difference <= found.limit for found in each.agreement)
+
+
+def test_a_model_on_the_hub(hub: HubServer, model: Path, tmp_path: Path) -> None:
+    """It is read there as it is here, tokenizer and all."""
+    hub.repos["org/electra"] = repo = Repo("org/electra", private=False)
+    commit(repo, model_blobs(model))
+    result = run("hf://org/electra", tmp_path / "out", "--to", "orbax")
+    assert result.exit_code == 0, result.stderr
+    assert "hf://org/electra: ElectraForPreTraining, 140,513 parameters, pytorch" in result.stdout
+    assert (tmp_path / "out" / "vocab.txt").read_bytes() == (model / "vocab.txt").read_bytes()
 
 
 class TestFaults:
