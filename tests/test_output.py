@@ -30,6 +30,8 @@ from electra_convert.output import (
 )
 
 READ_AS_THEY_ARE = {
+    "export/alone.py": "what was written for it",
+    "export/proof.py": "what it had written",
     "formats/hdf5.py": "what the system says of memory",
     "parity/self_test.py": "what it has just written",
 }

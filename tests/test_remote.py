@@ -541,9 +541,9 @@ def test_errors_name_the_url_and_not_its_stand_in(web: Web, store: Any) -> None:
     assert "- m-2 is" in message
     store.pipe_file("/run/m.index", b"no index")
     assert refusal("memory://run", CorruptCheckpointError).startswith("memory://run/m.index is damaged")
-    store.pipe_file("/other/model.safetensors", b"")
+    store.pipe_file("/other/saved_model.pb", b"")
     message = refusal("memory://other", UnsupportedCheckpointError)
-    assert "memory://other holds model.safetensors: a model of a framework" in message
+    assert "memory://other holds saved_model.pb, which is not read" in message
     store.pipe_file("/lone/m.data-00000-of-00001", b"")
     assert "m.index is missing" in refusal("memory://lone", CheckpointNotFoundError)
     assert "there is nothing at memory://nowhere" in refusal("memory://nowhere", CheckpointNotFoundError)
