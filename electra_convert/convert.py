@@ -7,6 +7,7 @@ they are checked as they are read to be written.
 
 from __future__ import annotations
 
+import json
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,12 +28,14 @@ from electra_convert.inventory import PARTS, Part
 from electra_convert.label_map import find_label_map, read_label_map
 from electra_convert.mapping import load_mappings
 from electra_convert.model_checkpoint import ModelCheckpoint, ModelFiles
+from electra_convert.models.files import CONFIG_FILE
 from electra_convert.opening import open_located
 from electra_convert.options import NATIVE_HEAD, ConvertOptions, PartChoice
 from electra_convert.origin import Origin, remember
 from electra_convert.output import clear_abandoned, exists_error, require_space, whole_directory, write_document
 from electra_convert.part import Checkpoint, SourcePart
 from electra_convert.plan import HeadPlan, Planner, Tokenizer, WeightFile, copied_tokenizer, plan_tokenizer
+from electra_convert.printable import printable
 from electra_convert.progress import Advance, Progress, no_progress
 from electra_convert.remote.place import is_url
 from electra_convert.source import Location, locate
@@ -40,6 +43,8 @@ from electra_convert.task import task_notes
 from electra_convert.tokenizer import read_vocabulary
 from electra_convert.whole_file import read_whole
 
+LONGEST_SAID = 300
+"""Characters of what a config says besides that a note shows."""
 TAGGER = "token_classification"
 EXACT = {"float32": ("float16", "bfloat16"), "float16": (), "bfloat16": ()}
 """Other dtypes whose every value a dtype holds."""
@@ -579,6 +584,9 @@ def _notes(
 ) -> Iterator[str]:
     if checkpoint.topology.note:
         yield checkpoint.topology.note
+    if isinstance(checkpoint, ModelCheckpoint) and checkpoint.left_out:
+        said = ", ".join(f"{name} = {json.dumps(value)}" for name, value in checkpoint.left_out.items())
+        yield f"its {CONFIG_FILE} says {printable(said, LONGEST_SAID)}, which is not written"
     for name, reason in files.unreadable.items():
         yield f"{name} is left behind: {reason}"
     used = [files.tensors[binding.name] for part in parts.values() for binding in part.bindings]

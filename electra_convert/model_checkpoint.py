@@ -11,11 +11,11 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import msgspec
 
-from electra_convert.config import LABELLED_HEADS, ElectraConfig
+from electra_convert.config import LABELLED_HEADS, ElectraConfig, head_config
 from electra_convert.config_file import ConfigFile
 from electra_convert.digest import sha256_of
 from electra_convert.errors import CorruptCheckpointError, OptionError, SourceError
@@ -30,6 +30,10 @@ from electra_convert.part import SOURCE_FORMAT, Evidence, Fate, SourcePart, requ
 from electra_convert.task import Task
 from electra_convert.tensor import Tensor, numpy_dtype
 
+NOT_OF_THE_MODEL = frozenset(
+    {"_name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache", "num_labels", "id2label", "label2id"}
+)
+"""Fields of `config.json` that say how it was written, or that follow from the head."""
 DIVERGED_HINT = "the training diverged: give a model from before"
 
 
@@ -208,6 +212,18 @@ class ModelCheckpoint:
     def present(self) -> dict[str, str]:
         """The tensors that are used: their canonical names, by the name of the format."""
         return {binding.name: " and ".join(spec.name for spec in binding.specs) for binding in self.directory.bindings}
+
+    @property
+    def left_out(self) -> dict[str, Any]:
+        """What `config.json` says that no conversion writes, and that is more than how the file was made."""
+        written = head_config(
+            self.directory.config, head=self.native_head, architecture=self.topology_key, pad_token_id=0
+        )
+        return {
+            name: value
+            for name, value in self.directory.said.items()
+            if name not in written.keys() | NOT_OF_THE_MODEL and value not in (None, False)
+        }
 
     def variables(self, source: SourcePart) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor] | None]:
         """Return what the oracle computes the model with.

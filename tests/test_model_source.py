@@ -138,6 +138,19 @@ class TestEveryDirection:
         with pytest.raises(OutputExistsError, match="--overwrite"):
             convert_checkpoint(model, tmp_path / "out", options)
 
+    def test_what_is_left_out_of_the_config_is_told(self, model: Path, tmp_path: Path) -> None:
+        """Fields that no conversion writes; those that say how a file was made are not worth a word."""
+        config = json.loads((model / "config.json").read_text())
+        more = {
+            "classifier_dropout": None,
+            "finetuning_task": "mnli",
+            "use_cache": True,
+            "transformers_version": "4.57.3",
+        }
+        (model / "config.json").write_text(json.dumps(config | more))
+        report = convert_checkpoint(model, tmp_path / "out", ConvertOptions(heads=("native",)))
+        assert report.notes == ['its config.json says finetuning_task = "mnli", which is not written']
+
     def test_dtypes(self, model: Path, tmp_path: Path) -> None:
         """A model in bfloat16 becomes float32 without a word, and float16 with one."""
         convert_checkpoint(
