@@ -353,7 +353,7 @@ def test_both_parts_are_proven_at_once(converted: Callable[..., Path]) -> None:
 
 def test_a_sample_of_the_self_test_catches_every_fault() -> None:
     """Faults of whole models in all formats, and of some tensors."""
-    report = self_test(every=41)
+    report = self_test(every=97)
     assert report.passed
     assert not report.undamaged
     assert {case.framework for case in report.cases} == set(TARGETS)
@@ -531,9 +531,7 @@ class TestAudit:
         assert verify_output(tmp_path / "out").status == "audited"
         report = verify_output(tmp_path / "out", VerifyOptions(source=source))
         assert report.status == "failed"
-        assert any(
-            "it was converted from model.ckpt-30, whose index has SHA-256" in cause for cause in only(report).causes
-        )
+        assert any("it was converted from model.ckpt-30, whose SHA-256 is" in cause for cause in only(report).causes)
 
     def test_formats_that_differ_fail(self, out: Path) -> None:
         """The report says which tensor, and how."""
