@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from electra_convert.export.options import ExportOptions as ExportOptions
     from electra_convert.export.report import ExportReport as ExportReport
     from electra_convert.export.run import export_model as export_model
+    from electra_convert.export.run import verify_export as verify_export
     from electra_convert.hub.publication import UploadOptions as UploadOptions
     from electra_convert.hub.upload import UploadReport as UploadReport
     from electra_convert.hub.upload import upload_output as upload_output
@@ -96,7 +97,7 @@ _MODULES = {
     ),
     "export.options": ("ExportOptions",),
     "export.report": ("ExportReport",),
-    "export.run": ("export_model",),
+    "export.run": ("export_model", "verify_export"),
     "hub.publication": ("UploadOptions",),
     "hub.upload": ("UploadReport", "upload_output"),
     "inspection": ("Inspection", "inspect_checkpoint"),

@@ -57,7 +57,8 @@ def verify(
     OUT is the output of a conversion, or one head's directory. It is read back, run in every framework, and
     compared with the checkpoint it was made from. A directory whose checkpoint is not known is audited: its
     formats against one another, its config and tokenizer; that proves nothing. A checkpoint for Google's code is
-    compared with the source that is named, and with that run by its own framework. Exit 1 if anything fails.
+    compared with the source that is named, and with that run by its own framework; so is an export, by --source MODEL.
+    Exit 1 if anything fails.
     """
     with told(debug=debug), _annotated(wanted=github, err=as_json):
         if testing:
@@ -65,12 +66,37 @@ def verify(
         if output is None:
             raise OptionError("nothing is named that is to be verified", hint="give the output of a conversion")
         options["loosened"] = _factors(options.pop("loosen"))
+        from electra_convert.export.run import is_export
+
+        if is_export(output):
+            _verify_export(output, options | {"junit": junit, "html": html, "github": github}, as_json=as_json)
+            return
         report = verified_output(output, options)
         show_proof(report, report if as_json else None)
         _write_reports(report, html, junit)
         if github:
             _tell_github(report, err=as_json)
         sys.exit(report.status not in {"proven", "audited"})
+
+
+def _verify_export(output: Path, options: dict[str, Any], *, as_json: bool) -> None:
+    """Prove an export by the model that is named, and print what was found."""
+    from electra_convert import ExportOptions, verify_export
+    from electra_convert.export.show import show_export
+    from electra_convert.show import print_json, show_progress, stdout_console
+
+    source, mappings = options.pop("source"), options.pop("mappings")
+    given = [f"--{name}" for name, value in options.items() if value]
+    if given:
+        raise OptionError(f"{output} is an export, which {', '.join(given)} does not go with", hint="leave that out")
+    if source is None:
+        raise OptionError(f"{output} is an export: nothing in it says of which model", hint="name it: --source MODEL")
+    with show_progress() as progress:
+        report = verify_export(output, source, ExportOptions(mappings=mappings), progress=progress)
+    if as_json:
+        print_json(report)
+    else:
+        show_export(report, stdout_console(), written=False)
 
 
 def require_provable(*, dry_run: bool) -> None:

@@ -11,13 +11,21 @@ from pathlib import Path
 import msgspec
 
 from electra_convert.child import Child
-from electra_convert.errors import ExportError, OptionError, OutputError
+from electra_convert.errors import CheckpointNotFoundError, ExportError, OptionError, OutputError
 from electra_convert.export.model import locate_model, specs_of
 from electra_convert.export.options import ExportOptions
 from electra_convert.export.proof import Proof
 from electra_convert.export.report import Agreement, Exported, ExportReport
-from electra_convert.export.targets import DESCRIBED, ExportTarget, load_call, require_installed, versions_of
+from electra_convert.export.targets import (
+    DESCRIBED,
+    EXPORT_TARGETS,
+    ExportTarget,
+    load_call,
+    require_installed,
+    versions_of,
+)
 from electra_convert.export.writer import Job
+from electra_convert.formats import TargetFormat
 from electra_convert.mapping import Mappings, load_mappings
 from electra_convert.model_directory import ModelDirectory, open_model_directory
 from electra_convert.models.files import ARCHITECTURES, CONFIG_FILE
@@ -76,6 +84,50 @@ def export_model(
             return export.run(staged, scratch, progress)
 
 
+def is_export(output: Path) -> bool:
+    """Say whether a directory holds something that was exported."""
+    return bool(_targets_in(output))
+
+
+def verify_export(
+    output: str | os.PathLike[str],
+    model: str | os.PathLike[str],
+    options: ExportOptions = ExportOptions(),  # noqa: B008  # it is immutable
+    *,
+    progress: Progress = no_progress,
+) -> ExportReport:
+    """Load what was exported once more, and compare it with the model it was made from.
+
+    Args:
+        output: The directory of the export; all targets in it are loaded, each by its library alone.
+        model: The model, as for `export_model`.
+        options: How the model is read; its targets count for nothing.
+        progress: Shows progress.
+
+    Raises:
+        CheckpointNotFoundError: Nothing was exported to this directory.
+        ExportError: It does not compute what the model computes, or its other files are not the model's.
+        ElectraConvertError: The subclass says what else went wrong.
+    """
+    place, mappings = Path(output), load_mappings(options.mappings)
+    targets = _targets_in(place)
+    if not targets:
+        raise CheckpointNotFoundError(
+            f"there is no export in {place}: none of {', '.join(each.place for each in DESCRIBED.values())}",
+            hint="name the OUT of `electra-convert export`",
+        )
+    require_installed(targets)
+    with locate_model(model, progress) as location, scratch_folder() as scratch:
+        opened = open_model_directory(location.prefix, mappings, options.format, file=location.file)
+        opened.require_whole()
+        options = msgspec.structs.replace(options, targets=targets)
+        return _Export(os.fspath(model), opened, location.file, mappings, options, place).verify(scratch, progress)
+
+
+def _targets_in(output: Path) -> tuple[ExportTarget, ...]:
+    return tuple(target for target in EXPORT_TARGETS if os.path.lexists(output / DESCRIBED[target].place))
+
+
 @dataclass(frozen=True)
 class _Export:
     """One export, with all that takes part in it."""
@@ -94,20 +146,7 @@ class _Export:
 
     def run(self, staged: Path, scratch: Path, progress: Progress) -> ExportReport:
         """Write and prove every target in `staged`."""
-        probes = make_probes(self.model.config, mask_id=self._mask_id())
-        proof = Proof(self.model, self.mappings, probes, scratch)
-        exported, problems = [], []
-        with progress("exporting", 1 + 2 * len(self.options.targets), unit="steps") as advance:
-            reference = proof.start()
-            advance(1)
-            for target in self.options.targets:
-                place = staged / DESCRIBED[target].place
-                self._write(target, place)
-                advance(1)
-                agreement, faults = proof.compare(target, place)
-                advance(1)
-                problems += faults
-                exported.append(self._exported(target, place, agreement))
+        report, problems = self._prove(staged, scratch, progress, write=True)
         if problems:
             raise ExportError(
                 f"what was exported does not compute what {self.named} computes; nothing was written",
@@ -116,6 +155,47 @@ class _Export:
             )
         copied = [*self._copy(staged)]
         _sync_files(staged)
+        return msgspec.structs.replace(report, files=copied, nbytes=_size_of(staged))
+
+    def verify(self, scratch: Path, progress: Progress) -> ExportReport:
+        """Prove every target that lies in the output."""
+        report, problems = self._prove(self.output, scratch, progress, write=False)
+        copied = [name for name in COPIED if (self.model.path / name).is_file()]
+        problems += (f"{name} is not that of the model" for name in copied if not self._is_copied(name))
+        if problems:
+            raise ExportError(
+                f"what lies in {self.output} is not {self.named}, or does not compute the same",
+                problems=problems,
+                hint="export the model again",
+            )
+        return msgspec.structs.replace(report, files=copied, nbytes=_size_of(self.output))
+
+    def _is_copied(self, name: str) -> bool:
+        file = self.output / name
+        return file.is_file() and read_whole(file, MAX_FILE_BYTES) == read_whole(self.model.path / name, MAX_FILE_BYTES)
+
+    def _prove(self, folder: Path, scratch: Path, progress: Progress, *, write: bool) -> tuple[ExportReport, list[str]]:
+        """Load and compare every target in a folder, written before if that is asked for; return what is wrong, too."""
+        probes = make_probes(self.model.config, mask_id=self._mask_id())
+        proof = Proof(self.model, self.mappings, probes, scratch)
+        exported: list[Exported] = []
+        problems: list[str] = []
+        steps = 1 + (1 + write) * len(self.options.targets)
+        with progress("exporting" if write else "verifying", steps, unit="steps") as advance:
+            reference = proof.start()
+            advance(1)
+            for target in self.options.targets:
+                place = folder / DESCRIBED[target].place
+                if write:
+                    self._write(target, place)
+                    advance(1)
+                agreement, faults = proof.compare(target, place)
+                advance(1)
+                problems += faults
+                exported.append(self._exported(target, place, agreement))
+        return self._report(reference, exported), problems
+
+    def _report(self, reference: TargetFormat, exported: list[Exported]) -> ExportReport:
         return ExportReport(
             model=self.named,
             output=self.output,
@@ -125,8 +205,8 @@ class _Export:
             parameters=self.parameters,
             reference=reference,
             exported=exported,
-            files=copied,
-            nbytes=_size_of(staged),
+            files=[],
+            nbytes=0,
         )
 
     def _write(self, target: ExportTarget, place: Path) -> None:

@@ -13,8 +13,14 @@ from electra_convert.output import in_bytes
 from electra_convert.report.words import figure, share
 
 
-def show_export(report: ExportReport, console: Console) -> None:
-    """Print what was exported, how closely it agrees, and the calls that load it."""
+def show_export(report: ExportReport, console: Console, *, written: bool = True) -> None:
+    """Print what was exported, how closely it agrees, and the calls that load it.
+
+    Args:
+        report: The report.
+        console: Where to.
+        written: It was written now, and not only verified.
+    """
     console.print(
         Text.assemble(
             (report.model, "bold"), f": {report.architecture}, {report.parameters:,} parameters, {report.format}"
@@ -29,6 +35,9 @@ def show_export(report: ExportReport, console: Console) -> None:
         soft_wrap=True,
     )
     console.print()
+    if not written:
+        console.print(Text.assemble(("✓ ", "green"), f"proven: {in_bytes(report.nbytes)} in {report.output}"))
+        return
     console.print(
         Text.assemble(("Wrote", "bold green"), f" {in_bytes(report.nbytes)} to {report.output}"), soft_wrap=True
     )

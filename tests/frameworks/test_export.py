@@ -34,7 +34,14 @@ import tensorflow as tf  # noqa: E402
 import torch  # noqa: E402
 from flax.serialization import msgpack_restore  # noqa: E402
 
-from electra_convert import ExportError, ExportOptions, cli, export_model, load_mappings  # noqa: E402
+from electra_convert import (  # noqa: E402
+    ExportError,
+    ExportOptions,
+    cli,
+    export_model,
+    load_mappings,
+    verify_export,
+)
 from electra_convert.config import ElectraConfig  # noqa: E402
 from electra_convert.export import keras as keras_module  # noqa: E402
 from electra_convert.export import proof as proof_module  # noqa: E402
@@ -296,6 +303,34 @@ class TestEveryTarget:
             inputs = {name: np.ones(shape, np.int32) for name in INPUTS}
             got = serve(**{name: tf.constant(array) for name, array in inputs.items()})["logits"]
             assert np.abs(np.asarray(got) - np.asarray(right(**inputs).logits)).max() < 1e-5
+
+    def test_it_is_verified_later(self, model: Path, exported: tuple[Path, Result], tmp_path: Path) -> None:
+        """Every target is loaded and compared again, and the files beside them; without the model nothing is proven."""
+        out, _ = exported
+        result = CliRunner().invoke(cli.main, ["verify", str(out), "--source", str(model)])
+        assert result.exit_code == 0, result.stderr
+        assert [line.split()[0] for line in result.stdout.splitlines() if "logits" in line] == [
+            "Orbax",
+            "Keras",
+            "SavedModel",
+        ]
+        assert "✓ proven" in result.stdout
+        refused = CliRunner().invoke(cli.main, ["verify", str(out)])
+        assert refused.exit_code == 2
+        assert "--source MODEL" in refused.stderr
+        other = Path(shutil.copytree(model, tmp_path / "model"))
+        arrays = load_file(other / "model.safetensors")
+        arrays["discriminator_predictions.dense_prediction.bias"] += 1
+        save_file(arrays, other / "model.safetensors", {"format": "pt"})
+        (other / "vocab.txt").write_text((model / "vocab.txt").read_text() + "more\n")
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
+        (tmp_path / "out").mkdir()
+        for name in ("config.json", "model.keras", "vocab.txt"):
+            shutil.copy(out / name, tmp_path / "out")
+        with pytest.raises(ExportError) as error:
+            verify_export(tmp_path / "out", other)
+        assert "keras: logits differs by " in str(error.value)
+        assert "vocab.txt is not that of the model" in str(error.value)
 
     def test_again(self, model: Path, exported: tuple[Path, Result], tmp_path: Path) -> None:
         """What exists is replaced when that is asked for; the same model gives the same bytes, but for identities."""
