@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from electra_convert.config import ElectraConfig
-from electra_convert.errors import CheckpointNotFoundError, ConfigError, TensorMismatchError
+from electra_convert.errors import CheckpointNotFoundError, ConfigError, OptionError, TensorMismatchError
 from electra_convert.formats import TargetFormat
 from electra_convert.formats.table import DTYPES
 from electra_convert.formats.weights import Weights, find_weights, weight_names
@@ -26,6 +26,8 @@ from electra_convert.tensor import Tensor
 from electra_convert.transforms import TRANSFORMS
 
 WEIGHT_SUFFIXES = (".safetensors", ".h5", ".msgpack", ".bin")
+MOST_NAMED = 3
+"""Directories that a message names where another was meant."""
 LONGEST_SHOWN = 200
 """Characters of what `config.json` says that a message shows."""
 ROWS_COMPARED = 4096
@@ -112,8 +114,9 @@ class ModelDirectory:
 
 def is_model_directory(path: Path) -> bool:
     """Say whether a directory holds a framework's model, and not a checkpoint of Google's code."""
-    names = (CONFIG_FILE, *weight_names())
-    return any(_is_file(path / name) for name in names) and not any(path.glob("*.index"))
+    if not os.path.isdir(path) or any(path.glob("*.index")):  # noqa: PTH112  # as below
+        return False  # before the names of weights are asked for, which imports every format
+    return any(_is_file(path / name) for name in (CONFIG_FILE, *weight_names()))
 
 
 def is_weight_file(path: Path) -> bool:
@@ -128,6 +131,25 @@ def nearby_model_directories(path: Path) -> list[Path]:
     if not os.path.isdir(path) or any(path.glob("*.index")):  # noqa: PTH112  # false, where Path.is_dir() raises
         return []
     return sorted({file.parent for depth in ("*", "*/*") for file in path.glob(f"{depth}/{CONFIG_FILE}")})
+
+
+def refuse_folder_of_models(path: Path, what: str) -> None:
+    """Check that a path is no folder of several models.
+
+    Args:
+        path: The path.
+        what: What a message says it is not.
+
+    Raises:
+        OptionError: It is one.
+    """
+    if is_model_directory(path) or is_weight_file(path):
+        return
+    if nearby := nearby_model_directories(path):
+        raise OptionError(
+            f"{path} is {what}",
+            hint=f"name the directory of a model: {' or '.join(map(str, nearby[:MOST_NAMED]))}",
+        )
 
 
 def open_model_directory(

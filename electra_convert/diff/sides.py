@@ -16,15 +16,9 @@ from electra_convert.config_file import read_config_file
 from electra_convert.convert import choose_parts
 from electra_convert.diff.options import SideOptions
 from electra_convert.diff.report import ComparedSide
-from electra_convert.errors import OptionError
 from electra_convert.formats import TargetFormat
 from electra_convert.mapping import Mappings
-from electra_convert.model_directory import (
-    is_model_directory,
-    is_weight_file,
-    nearby_model_directories,
-    open_model_directory,
-)
+from electra_convert.model_directory import open_model_directory, refuse_folder_of_models
 from electra_convert.opening import open_located
 from electra_convert.part import SOURCE_FORMAT
 from electra_convert.progress import Progress, no_progress
@@ -37,9 +31,6 @@ NOT_OF_THE_MODEL = frozenset(
     {"_name_or_path", "transformers_version", "torch_dtype", "dtype", "architectures", "id2label", "label2id"}
 )
 """Fields of config.json that say how it was written, or that are compared under another name."""
-
-MOST_NAMED = 3
-"""Directories that a message names where another was meant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,22 +67,13 @@ def open_side(
     Raises:
         ElectraConvertError: The subclass says what went wrong.
     """
-    if not is_url(source) and not is_model_directory(Path(source)):
-        _require_one(Path(source))
+    if not is_url(source):
+        refuse_folder_of_models(Path(source), "no directory of one model, nor a checkpoint of Google's code")
     with locate(source, step=options.step, progress=progress) as location:
         if location.is_model:
             yield _model(source, location, mappings, options.format)
         else:
             yield _google(source, location, mappings, options)
-
-
-def _require_one(path: Path) -> None:
-    """Refuse a path near a model where that may have been meant, and not a checkpoint."""
-    if not is_weight_file(path) and (nearby := nearby_model_directories(path)):
-        raise OptionError(
-            f"{path} is no directory of one model, nor a checkpoint of Google's code",
-            hint=f"name the directory of a model: {' or '.join(map(str, nearby[:MOST_NAMED]))}",
-        )
 
 
 def _model(source: str | os.PathLike[str], location: Location, mappings: Mappings, target: TargetFormat | None) -> Side:

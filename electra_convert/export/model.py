@@ -12,21 +12,13 @@ from electra_convert.errors import OptionError
 from electra_convert.formats import TargetFormat
 from electra_convert.inventory import TensorSpec
 from electra_convert.mapping import Mappings
-from electra_convert.model_directory import (
-    ModelDirectory,
-    is_model_directory,
-    is_weight_file,
-    nearby_model_directories,
-)
+from electra_convert.model_directory import ModelDirectory, refuse_folder_of_models
 from electra_convert.progress import Progress
 from electra_convert.remote.place import is_url
 from electra_convert.source import Location, locate
 
 if TYPE_CHECKING:
     from electra_convert.tensor import Array
-
-MOST_NAMED = 3
-"""Directories that a message names where another was meant."""
 
 
 @contextmanager
@@ -37,8 +29,8 @@ def locate_model(source: str | os.PathLike[str], progress: Progress) -> Iterator
         OptionError: It names several, or a checkpoint of Google's code.
         SourceError: There is none.
     """
-    if not is_url(source) and not is_model_directory(Path(source)):
-        _require_one(Path(source))
+    if not is_url(source):
+        refuse_folder_of_models(Path(source), "no directory of one model")
     with locate(source, progress=progress) as location:
         if not location.is_model:
             raise OptionError(
@@ -46,15 +38,6 @@ def locate_model(source: str | os.PathLike[str], progress: Progress) -> Iterator
                 hint="convert it first (electra-convert --head native SOURCE OUT), and name one head's directory",
             )
         yield location
-
-
-def _require_one(path: Path) -> None:
-    nearby = [] if is_weight_file(path) else nearby_model_directories(path)
-    if nearby:
-        raise OptionError(
-            f"{path} is no directory of one model",
-            hint=f"name the directory of a model: {' or '.join(map(str, nearby[:MOST_NAMED]))}",
-        )
 
 
 def specs_of(model: ModelDirectory, mappings: Mappings) -> list[TensorSpec]:
