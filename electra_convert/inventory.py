@@ -124,6 +124,10 @@ class Inventory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Return the tensors of embeddings and encoder."""
         return list(_expand(self.backbone, config))
 
+    def tensors(self, head: str, config: ElectraConfig) -> list[TensorSpec]:
+        """Return the tensors of a model with this head: those of the backbone, then the head's."""
+        return [*self.backbone_tensors(config), *self.head_tensors(head, config)]
+
     def tied_tensors(self, head: str) -> Mapping[str, str]:
         """Return the tensors of `head` that are another one: `{tied: the one it is}`."""
         return self.heads[self.origin(head)].tied

@@ -457,7 +457,7 @@ def _collisions(mapping: FormatMapping, inventory: Inventory) -> Iterator[str]:
         return
     found: set[str] = set()
     for head, values in product(inventory.heads, map(dict, product(*choices))):
-        specs = inventory.backbone_tensors(config) + inventory.head_tensors(head, config)
+        specs = inventory.tensors(head, config)
         bindings = mapping.bind(specs, values)
         for binding in bindings:
             rows = [spec.row for spec in binding.specs]

@@ -276,7 +276,7 @@ class _Held:
 
     def accounted(self, head: str) -> dict[str, Any]:
         """Return what there is of a head, and what else there is: fields of a `ModelDirectory`."""
-        specs = [*self.inventory.backbone_tensors(self.config), *self.inventory.head_tensors(head, self.config)]
+        specs = self.inventory.tensors(head, self.config)
         bindings = self._bound(specs)
         wanted = [*bindings, *self._bound(_tied(self.inventory, head, specs))]
         present = [binding for binding in wanted if binding.name in self.found]

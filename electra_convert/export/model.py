@@ -42,8 +42,7 @@ def locate_model(source: str | os.PathLike[str], progress: Progress) -> Iterator
 
 def specs_of(model: ModelDirectory, mappings: Mappings) -> list[TensorSpec]:
     """Return the canonical tensors that a model's config calls for."""
-    inventory = mappings.inventory
-    return [*inventory.backbone_tensors(model.config), *inventory.head_tensors(model.head, model.config)]
+    return mappings.inventory.tensors(model.head, model.config)
 
 
 def named_tensors(model: ModelDirectory, mappings: Mappings, target: TargetFormat) -> Iterator[tuple[str, Array]]:

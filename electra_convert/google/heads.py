@@ -83,8 +83,7 @@ def require_tensors(mappings: Mappings, part: GivenPart) -> None:
     Raises:
         TensorMismatchError: Some are missing, or of another shape; it lists all.
     """
-    inventory = mappings.inventory
-    specs = [*inventory.backbone_tensors(part.config), *inventory.head_tensors(part.head, part.config)]
+    specs = mappings.inventory.tensors(part.head, part.config)
     problems = [f"{spec.name} {list(spec.shape)} is missing" for spec in specs if spec.name not in part.tensors]
     problems += (
         f"{spec.name} has shape {list(part.tensors[spec.name].shape)}; the config calls for {list(spec.shape)}"

@@ -315,9 +315,7 @@ class _Proof:
     def _check_tensors(self, origin: _Origin) -> Check:
         written = self.written.part(origin.part).canonical(self.written.files.tensors)
         held = origin.source.canonical(origin.opened.files.tensors)
-        inventory = self.written.checkpoint.mappings.inventory
-        config = origin.source.config
-        specs = [*inventory.backbone_tensors(config), *inventory.head_tensors(origin.recorded.head, config)]
+        specs = self.written.checkpoint.mappings.inventory.tensors(origin.recorded.head, origin.source.config)
         return check_tensors(written, {spec.name: held[spec.name] for spec in specs}, "float32")
 
     def _runs(self, origin: _Origin) -> Iterator[Run]:

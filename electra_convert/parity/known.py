@@ -143,8 +143,7 @@ class KnownSource:
     def subject(self, directory: Directory, record: Record) -> Subject:
         """Return what is to be run for a directory, with what can be checked before."""
         part = self.part(directory, record)
-        inventory = self.mappings.inventory
-        specs = [*inventory.backbone_tensors(part.config), *inventory.head_tensors(record.head, part.config)]
+        specs = self.mappings.inventory.tensors(record.head, part.config)
         expected = {spec.name: part.held.get(spec.name) or self._drawn(spec, record, part.config) for spec in specs}
         checks = [self._check_identity(record, part.damage)]
         checks += (

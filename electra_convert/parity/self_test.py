@@ -361,7 +361,7 @@ def make_tiny_checkpoint(directory: Path, mappings: Mappings) -> None:
     mapping, inventory = mappings.formats["google_tf1"], mappings.inventory
     names = ("generator/", "electra/", "generator_predictions/", "discriminator_predictions/")
     for part in PARTS:
-        specs = [*inventory.backbone_tensors(CONFIG), *inventory.head_tensors(NATIVE[part], CONFIG)]
+        specs = inventory.tensors(NATIVE[part], CONFIG)
         canonical = {spec.name: _tensor(spec.name, _values(spec, part)) for spec in specs}
         for binding in mapping.bind(specs, mapping.resolve({"part": part}, names)):
             tensors.setdefault(binding.name, binding.pack(canonical))

@@ -297,8 +297,7 @@ class _Verification:
         checks = [check_readable_config(directory)]
         config = read_config(directory.path, directory.head) if checks[0].passed else None
         if config is not None:
-            inventory = self.mappings.inventory
-            specs = [*inventory.backbone_tensors(config), *inventory.head_tensors(directory.head, config)]
+            specs = self.mappings.inventory.tensors(directory.head, config)
             formats = {target: self.mappings.of(target) for target in directory.formats}
             checks += check_formats(directory, formats, specs)
         checks += filter(None, [check_tokenizer(directory)])
