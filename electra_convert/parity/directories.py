@@ -13,6 +13,7 @@ from electra_convert.errors import CheckpointNotFoundError, ConfigError, Corrupt
 from electra_convert.formats import TARGETS, TargetFormat, module_of, weight_files
 from electra_convert.inventory import Inventory, Part
 from electra_convert.mapping import Layout
+from electra_convert.model_checkpoint import ModelFiles
 from electra_convert.model_directory import named_head
 from electra_convert.models.files import CONFIG_FILE, read_json
 from electra_convert.options import Dtype
@@ -180,6 +181,14 @@ def _record(path: Path, inventory: Inventory) -> Record | None:
     if record.head not in inventory.heads:
         raise ConfigError(f"{file} names the head {record.head!r}, which there is not", hint="convert again")
     return record
+
+
+def as_directory(files: object) -> Directory | None:
+    """Return a source as what a framework runs, if it is a model; `None` for a checkpoint of Google's code."""
+    if not isinstance(files, ModelFiles):
+        return None
+    model = files.directory
+    return Directory(path=model.path, head=model.head, formats=(model.target,), record=None)
 
 
 def mask_id(directory: Directory) -> int | None:

@@ -7,12 +7,10 @@ by its own framework.
 
 from __future__ import annotations
 
-import os
-import platform
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,20 +26,19 @@ from electra_convert.google.hparams import HPARAMS_FILE
 from electra_convert.google.target import PREFIX
 from electra_convert.inventory import Part
 from electra_convert.mapping import Mappings, load_mappings
-from electra_convert.model_checkpoint import ModelFiles
 from electra_convert.models.files import read_json
 from electra_convert.opening import Opened, open_located
 from electra_convert.output import scratch_folder
 from electra_convert.parity.checks import check_tensors
-from electra_convert.parity.directories import Directory, RecordedField, mask_id
+from electra_convert.parity.directories import Directory, RecordedField, RecordedSource, as_directory, mask_id
 from electra_convert.parity.gates import Gates, gates
 from electra_convert.parity.heads import Subject, run_heads
 from electra_convert.parity.probes import Probe, describe, make_probes
 from electra_convert.parity.reference import OracleReference, require_oracle
-from electra_convert.parity.report import Check, HeadReport, PartReport, Run, Status, VerificationReport
-from electra_convert.parity.verdict import verdict, versions
+from electra_convert.parity.report import ORDER, Check, HeadReport, PartReport, Run, Status, VerificationReport
+from electra_convert.parity.verdict import machine, verdict, versions
 from electra_convert.parity.verification import file_hashes
-from electra_convert.parity.workers import Worker, installed
+from electra_convert.parity.workers import Lend, Worker, installed
 from electra_convert.part import Checkpoint, SourcePart, recognise
 from electra_convert.plan import RECORD_FILE
 from electra_convert.progress import Progress
@@ -51,25 +48,15 @@ from electra_convert.source import locate
 if TYPE_CHECKING:
     from electra_convert.parity.verify import VerifyOptions
 
-Lend = Callable[[Sequence[TargetFormat]], AbstractContextManager[Mapping[TargetFormat, Worker]]]
 NO_FIELDS = frozenset({"num_labels", "labels"})
 """What Google's hparams do not say."""
 
 
-class RecordedPart(msgspec.Struct, frozen=True):
-    """What a part was made of."""
+class RecordedPart(RecordedSource, frozen=True, kw_only=True):
+    """What a part was made of: a head of a source."""
 
-    format: str
-    checkpoint: str
     head: str
     config: dict[str, RecordedField]
-    index_sha256: str = ""
-    files_sha256: str = ""
-
-    @property
-    def identity(self) -> str:
-        """What identifies it: the hash of a checkpoint's index, or of a model's files."""
-        return self.index_sha256 or self.files_sha256
 
 
 class GoogleRecord(msgspec.Struct, frozen=True):
@@ -113,7 +100,7 @@ def verify_google(
         source=" and ".join(dict.fromkeys(origin.recorded.checkpoint for origin in origins)),
         identity=origins[0].recorded.identity,
         topology=written.checkpoint.topology.says,
-        status=min((head.status for head in heads), key=STATUSES.index),
+        status=min((head.status for head in heads), key=ORDER.index),
         verdict="",
         parts=tuple(proof.parts),
         heads=heads,
@@ -121,16 +108,13 @@ def verify_google(
         frameworks=tuple(workers),
         missing=tuple(dict.fromkeys(target for target in wanted if target not in workers)),
         versions=versions(list(dict.fromkeys(wanted))),
-        machine=f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
+        machine=machine(),
         seconds=time.monotonic() - began,
     )
     says = verdict(report)
     if report.status == "proven" and not report.frameworks:
         says = "proven: the variables are those of the source, bit for bit"
     return msgspec.structs.replace(report, verdict=says), {output: hashes}
-
-
-STATUSES: tuple[Status, ...] = ("failed", "incomplete", "unverified", "audited", "proven")
 
 
 def _record(output: Path) -> GoogleRecord:
@@ -161,10 +145,7 @@ class _Origin:
     @property
     def model(self) -> Directory | None:
         """The model it is, as it is run; `None` for a checkpoint of Google's code."""
-        if not isinstance(self.opened.files, ModelFiles):
-            return None
-        model = self.opened.files.directory
-        return Directory(path=model.path, head=model.head, formats=(model.target,), record=None)
+        return as_directory(self.opened.files)
 
     @property
     def target(self) -> TargetFormat | None:

@@ -22,7 +22,7 @@ from electra_convert.model_checkpoint import ModelCheckpoint, ModelFiles
 from electra_convert.opening import Opened, open_located
 from electra_convert.origin import recall
 from electra_convert.parity.checks import check_config, check_round_trip, check_tokenizer
-from electra_convert.parity.directories import Directory, Record, RecordedTask, mask_id
+from electra_convert.parity.directories import Directory, Record, RecordedTask, as_directory, mask_id
 from electra_convert.parity.heads import Subject
 from electra_convert.parity.probes import Probe, make_probes
 from electra_convert.parity.reference import OracleReference, require_oracle
@@ -101,10 +101,7 @@ class KnownSource:
     @property
     def model(self) -> Directory | None:
         """The model that was converted, as it is run; `None` for a checkpoint of Google's code."""
-        if not isinstance(self.files, ModelFiles):
-            return None
-        model = self.files.directory
-        return Directory(path=model.path, head=model.head, formats=(model.target,), record=None)
+        return as_directory(self.files)
 
     def part(self, directory: Directory, record: Record) -> KnownPart:
         """Return the part that a directory was converted from, understood once for all its heads."""

@@ -15,6 +15,8 @@ Precision = Literal["float32", "float64"]
 PRECISIONS: tuple[Precision, ...] = ("float64", "float32")
 Status = Literal["proven", "failed", "incomplete", "unverified", "audited"]
 """`unverified`: everything passed, but a gate was loosened. `audited`: no source was known."""
+ORDER: tuple[Status, ...] = ("failed", "incomplete", "unverified", "audited", "proven")
+"""From the worst verdict to the best; an output is as good as its worst head."""
 Outcome = Literal["passed", "failed", "missing"]
 """`missing`: the framework is not installed."""
 

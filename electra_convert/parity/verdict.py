@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -83,6 +84,11 @@ def _fields(given: Mapping[str, Any]) -> str:
     return ", ".join(
         f"{field} = {value if isinstance(value, str) else json.dumps(value)}" for field, value in given.items()
     )
+
+
+def machine() -> str:
+    """Say what a verification ran on."""
+    return f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}"
 
 
 def versions(frameworks: Sequence[TargetFormat]) -> dict[str, str]:

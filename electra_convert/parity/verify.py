@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import math
 import os
-import platform
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +32,7 @@ from electra_convert.parity.known import KnownPart, KnownSource, open_source
 from electra_convert.parity.probes import BUDGET, describe, make_probes
 from electra_convert.parity.reference import FrameworkReference
 from electra_convert.parity.report import (
+    ORDER,
     PRECISIONS,
     Check,
     HeadReport,
@@ -43,18 +42,14 @@ from electra_convert.parity.report import (
     Status,
     VerificationReport,
 )
-from electra_convert.parity.verdict import head_verdict, is_refuted, listed, verdict, versions
+from electra_convert.parity.verdict import head_verdict, is_refuted, listed, machine, verdict, versions
 from electra_convert.parity.verification import file_hashes, write_verification
 from electra_convert.parity.worker import Answer
-from electra_convert.parity.workers import EXTRAS, Worker, installed, running
+from electra_convert.parity.workers import EXTRAS, Lend, Worker, installed, running
 from electra_convert.progress import Progress, no_progress
 from electra_convert.tokenizer import VOCABULARY_FILE, read_vocabulary
 from electra_convert.whole_file import read_whole
 
-ORDER: tuple[Status, ...] = ("failed", "incomplete", "unverified", "audited", "proven")
-"""From the worst verdict to the best; an output is as good as its worst head."""
-Lend = Callable[[Sequence[TargetFormat]], AbstractContextManager[Mapping[TargetFormat, Worker]]]
-"""Gives workers for some frameworks."""
 MODEL_CHECK = "model"
 LARGEST_VERIFICATION = 1_000_000
 """Bytes that a `verification.json` takes at most."""
@@ -260,7 +255,7 @@ class _Verification:
             left_out=self.left_out,
             missing=self.missing,
             versions=versions(self.wanted),
-            machine=f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
+            machine=machine(),
             seconds=time.monotonic() - began,
             notes=tuple(self._notes()),
         )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from importlib.util import find_spec
 
 import msgspec
@@ -64,6 +64,10 @@ class Worker:
         if line:
             return msgspec.json.decode(line, type=Answer)
         return Answer(error=f"the {self.framework} process {self._child.last_words()}")
+
+
+Lend = Callable[[Sequence[TargetFormat]], AbstractContextManager[Mapping[TargetFormat, Worker]]]
+"""Gives workers for some frameworks."""
 
 
 class Pool:
