@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 LAST_WORDS = 2000
@@ -79,3 +79,18 @@ class Child:
         self.end()
         self._process.communicate()
         self._words.close()
+
+
+def claim_answers() -> Callable[[bytes], None]:
+    """Return what sends a line of this process, which is a child, to the one that waits for answers.
+
+    What anything prints goes to stderr from now on, so that it cannot be taken for an answer.
+    """
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+
+    def send(line: bytes) -> None:
+        answers.write(line + b"\n")
+        answers.flush()
+
+    return send

@@ -16,13 +16,12 @@ from typing import Any
 from electra_convert.config import ElectraConfig
 from electra_convert.errors import CheckpointNotFoundError, ConfigError, OptionError, TensorMismatchError
 from electra_convert.formats import TargetFormat
-from electra_convert.formats.table import DTYPES
 from electra_convert.formats.weights import Weights, find_weights, weight_names
 from electra_convert.inventory import Inventory, TensorSpec
 from electra_convert.mapping import Binding, FormatMapping, Mappings
 from electra_convert.models.files import CONFIG_FILE, config_of, read_json
 from electra_convert.printable import printable
-from electra_convert.tensor import Tensor
+from electra_convert.tensor import FLOATING, Tensor
 from electra_convert.transforms import TRANSFORMS
 
 WEIGHT_SUFFIXES = (".safetensors", ".h5", ".msgpack", ".bin")
@@ -108,8 +107,8 @@ class ModelDirectory:
         elif spec.name in self.misshapen and tensor:
             shape = TRANSFORMS[binding.transform].shape(tensor.shape)
             yield f"{binding.name} has shape {list(shape)}; the config calls for {expected}"
-        elif tensor and tensor.dtype not in DTYPES:
-            yield f"{binding.name} is {tensor.dtype}; weights are {', '.join(DTYPES)}"
+        elif tensor and tensor.dtype not in FLOATING:
+            yield f"{binding.name} is {tensor.dtype}; weights are {', '.join(FLOATING)}"
 
 
 def is_model_directory(path: Path) -> bool:

@@ -53,7 +53,7 @@ def whole_directory(target: Path, *, overwrite: bool) -> Iterator[Path]:
         yield staged
         sync_tree(staged)
         _publish(staged, target, overwrite=overwrite)
-        sync_directory(target.parent)
+        sync_path(target.parent)
 
 
 @contextmanager
@@ -109,12 +109,12 @@ def in_bytes(count: float) -> str:
 def sync_tree(directory: Path) -> None:
     """Sync every directory of a tree; the files in it are synced already."""
     for folder, _, _ in os.walk(directory):
-        sync_directory(Path(folder))
+        sync_path(Path(folder))
 
 
-def sync_directory(directory: Path) -> None:
-    """Sync one directory, so that the names in it survive a crash."""
-    descriptor = os.open(directory, os.O_RDONLY)
+def sync_path(path: Path) -> None:
+    """Sync a file, or a directory, so that the names in it survive a crash."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -151,7 +151,7 @@ def replacing(path: Path) -> Iterator[Path]:
     with _told(path), _staging(path) as folder:
         yield folder / NEW
         (folder / NEW).replace(path)
-        sync_directory(path.parent)
+        sync_path(path.parent)
 
 
 def write_report(path: Path, text: str) -> None:
@@ -188,7 +188,7 @@ def _parents_of(target: Path) -> Iterator[None]:
     try:
         for parent in reversed(missing):
             parent.mkdir(exist_ok=True)  # another run may need it, too
-            sync_directory(parent.parent)
+            sync_path(parent.parent)
         yield
     finally:
         for parent in missing:

@@ -15,7 +15,6 @@ from rich.table import Table
 from rich.text import Text
 
 from electra_convert.formats import FRAMEWORKS, GOOGLE
-from electra_convert.google.hparams import FINE_TUNING_FILE, HPARAMS_FILE
 from electra_convert.output import in_bytes
 from electra_convert.plan import is_native
 from electra_convert.printable import printable, printable_lines
@@ -226,6 +225,8 @@ def _show_calls(console: Console, report: ConversionReport) -> None:
 
 def _google_call(report: ConversionReport) -> str:
     """Return how Google's code takes a checkpoint: as the model of a name in its data directory."""
+    from electra_convert.google.hparams import FINE_TUNING_FILE, HPARAMS_FILE
+
     pretrained = (report.output / FINE_TUNING_FILE).is_file()
     goes_on = pretrained and report.options.optimizer_slots
     script = "run_pretraining.py" if goes_on else "run_finetuning.py"

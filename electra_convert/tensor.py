@@ -30,6 +30,8 @@ ITEM_SIZES = {
     "bool": 1,
 }
 """Bytes an element takes, by dtype name: the dtypes this package knows."""
+FLOATING = ("float64", "float32", "float16", "bfloat16")
+"""Those of weights."""
 
 
 @dataclass(frozen=True, slots=True)

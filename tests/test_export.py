@@ -16,11 +16,11 @@ from electra_convert import ExportOptions, OptionError, TensorMismatchError, exp
 from electra_convert.cli import main
 from electra_convert.errors import CheckpointNotFoundError
 from electra_convert.export import alone, targets
-from electra_convert.export.model import tree_of
 from electra_convert.export.report import Agreement, Exported, ExportReport
 from electra_convert.export.show import show_export
 from electra_convert.export.targets import DESCRIBED, EXPORT_TARGETS, load_call
 from electra_convert.formats import FRAMEWORKS, pytorch
+from electra_convert.formats.flax import tree_of
 from electra_convert.parity.worker import MOST_POSITIONS, kept
 from electra_convert.show import stdout_console
 from tests.test_diff import QUERY, changed

@@ -27,6 +27,7 @@ from electra_convert.batch.jobs import Job, Proof, report_on
 from electra_convert.batch.messages import Answer, Event, Request, encode
 from electra_convert.batch.report import JobReport, ModelResult, Stage
 from electra_convert.batch.state import Finished, StateFile
+from electra_convert.child import claim_answers
 from electra_convert.convert import ConversionReport, convert_checkpoint
 from electra_convert.errors import ElectraConvertError, OutputError, OutputExistsError, PartialUploadError, PublishError
 from electra_convert.hub.client import Doing, Hub, without_token
@@ -249,13 +250,11 @@ def _noted(key: str, report: JobReport, state: StateFile) -> JobReport:
 
 def main(state: str, threads: str) -> None:
     """Answer jobs until there are no more."""
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
+    send_line = claim_answers()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that nothing is left behind
 
     def send(message: Event | Answer) -> None:
-        answers.write(encode(message) + b"\n")
-        answers.flush()
+        send_line(encode(message))
 
     with closing(Pool(int(threads))) as pool:
         for line in _lines():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,15 +53,3 @@ def named_tensors(model: ModelDirectory, mappings: Mappings, target: TargetForma
     values = mapping.resolve({"head": model.head, "layout": "single"})
     for binding in mapping.bind(specs_of(model, mappings), values):
         yield binding.name, np.asarray(binding.pack(model.tensors).load()).astype(np.float32)
-
-
-def tree_of(tensors: Mapping[str, Array]) -> dict[str, object]:
-    """Return a tree of maps of tensors whose names are paths, joined by `/`."""
-    root: dict[str, object] = {}
-    for name, tensor in tensors.items():
-        *path, leaf = name.split("/")
-        node = root
-        for key in path:
-            node = node.setdefault(key, {})  # type: ignore[assignment]  # no path is the beginning of another
-        node[leaf] = tensor
-    return root

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import orbax.checkpoint as ocp
 
-from electra_convert.export.model import named_tensors, tree_of
+from electra_convert.export.model import named_tensors
+from electra_convert.formats.flax import tree_of
 from electra_convert.mapping import Mappings
 from electra_convert.model_directory import ModelDirectory
 

@@ -29,7 +29,14 @@ from electra_convert.formats import TargetFormat
 from electra_convert.mapping import Mappings, load_mappings
 from electra_convert.model_directory import ModelDirectory, open_model_directory
 from electra_convert.models.files import ARCHITECTURES, CONFIG_FILE
-from electra_convert.output import exists_error, require_space, scratch_folder, whole_directory, write_document
+from electra_convert.output import (
+    exists_error,
+    require_space,
+    scratch_folder,
+    sync_path,
+    whole_directory,
+    write_document,
+)
 from electra_convert.parity.probes import make_probes
 from electra_convert.parity.worker import Answer
 from electra_convert.parity.workers import environment
@@ -280,8 +287,4 @@ def _sync_files(folder: Path) -> None:
     """Sync every file of a tree; frameworks write them, and do not."""
     for path in folder.rglob("*"):
         if path.is_file():
-            descriptor = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            sync_path(path)

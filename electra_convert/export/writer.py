@@ -6,7 +6,6 @@ prints goes to stderr, so that it cannot be taken for the answer.
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
 from importlib import import_module
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from electra_convert.child import claim_answers
 from electra_convert.errors import ElectraConvertError
 from electra_convert.formats import TargetFormat
 from electra_convert.mapping import load_mappings
@@ -41,11 +41,9 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
 def main(target: str) -> None:
     """Answer jobs until there are no more."""
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
+    send = claim_answers()
     for line in sys.stdin.buffer:
-        answers.write(msgspec.json.encode(_answer(target, line)) + b"\n")
-        answers.flush()
+        send(msgspec.json.encode(_answer(target, line)))
 
 
 def _answer(target: str, line: bytes) -> Answer:

@@ -50,7 +50,8 @@ def write(path: Path, contents: Contents, advance: Advance, written: Written | N
     """
     offset, extents = 0, []
     with path.open("x+b") as file:
-        for piece in _pieces(_tree(contents.tensors), contents.dtype):
+        tree = tree_of({tensor.name: tensor for tensor in contents.tensors})
+        for piece in _pieces(tree, contents.dtype):
             if isinstance(piece, bytes):
                 write_at(file.fileno(), piece, offset)
                 offset += len(piece)
@@ -61,10 +62,11 @@ def write(path: Path, contents: Contents, advance: Advance, written: Written | N
         os.fsync(file.fileno())
 
 
-def _tree(tensors: Any) -> dict[str, Any]:
+def tree_of(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a tree of maps of tensors whose names are paths, joined by `/`."""
     root: dict[str, Any] = {}
-    for tensor in tensors:
-        *path, leaf = tensor.name.split("/")
+    for name, tensor in tensors.items():
+        *path, leaf = name.split("/")
         node = root
         for key in path:
             node = node.setdefault(key, {})

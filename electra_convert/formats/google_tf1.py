@@ -36,7 +36,7 @@ from electra_convert.formats.sstable import CompressedBlockError, masked, read_t
 from electra_convert.formats.stored import StoredArray, StoredFile
 from electra_convert.formats.wire import DamageError, Message, bytes_field, fixed32_field, number_field
 from electra_convert.printable import printable
-from electra_convert.tensor import ITEM_SIZES, Tensor, numpy_dtype
+from electra_convert.tensor import FLOATING, ITEM_SIZES, Tensor, numpy_dtype
 from electra_convert.whole_file import read_whole
 
 if TYPE_CHECKING:
@@ -85,7 +85,6 @@ DTYPES = {
     19: "float16",
 }
 """Element types by their number (`tensorflow/core/framework/types.proto`)."""
-FLOATING = ("float64", "float32", "float16", "bfloat16")
 DTYPE_NUMBERS = {dtype: number for number, dtype in DTYPES.items()}
 OTHER_DTYPES = {
     7: "string",

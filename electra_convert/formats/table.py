@@ -16,7 +16,7 @@ import msgspec
 from electra_convert.errors import CorruptCheckpointError, SourceError
 from electra_convert.formats.stored import StoredArray, StoredFile
 from electra_convert.printable import printable
-from electra_convert.tensor import ITEM_SIZES, Tensor
+from electra_convert.tensor import FLOATING, ITEM_SIZES, Tensor
 from electra_convert.whole_file import open_file
 
 MOST_TENSORS = 10_000
@@ -33,8 +33,7 @@ KINDS = {
     ".msgpack": "tree of Flax parameters",
     ".bin": "file of PyTorch weights",
 }
-DTYPES = ("float64", "float32", "float16", "bfloat16")
-STATE_DTYPES = (*DTYPES, "int64")
+STATE_DTYPES = (*FLOATING, "int64")
 """What a state dict of PyTorch may hold: weights, and buffers that count something."""
 
 
@@ -55,7 +54,7 @@ class Row(msgspec.Struct, frozen=True):
 
     def takes(self, size: int) -> bool:
         """Say whether its values take so many bytes; those of another dtype may take any."""
-        return self.dtype not in DTYPES or size == self.end - self.offset
+        return self.dtype not in FLOATING or size == self.end - self.offset
 
     @property
     def end(self) -> int:
@@ -75,7 +74,7 @@ def found_file(path: Path) -> StoredFile:
         raise SourceError(f"cannot read {path}: {error.strerror}") from error
 
 
-def stored_tensors(file: StoredFile, rows: Sequence[Row], dtypes: Sequence[str] = DTYPES) -> list[Tensor]:
+def stored_tensors(file: StoredFile, rows: Sequence[Row], dtypes: Sequence[str] = FLOATING) -> list[Tensor]:
     """Return the tensor of each row, once it is sure that all of them lie in the file, and none on another.
 
     Raises:
@@ -87,7 +86,7 @@ def stored_tensors(file: StoredFile, rows: Sequence[Row], dtypes: Sequence[str] 
     return [_tensor(file, row) for row in rows]
 
 
-def require_rows(file: StoredFile, rows: Sequence[Row], dtypes: Sequence[str] = DTYPES) -> None:
+def require_rows(file: StoredFile, rows: Sequence[Row], dtypes: Sequence[str] = FLOATING) -> None:
     """Check that rows can be tensors of a file: their number, and of each its name, dtype, shape and place.
 
     Raises:

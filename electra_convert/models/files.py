@@ -15,11 +15,10 @@ import msgspec
 from electra_convert.config import DIMENSIONS, ElectraConfig, head_config, label_names
 from electra_convert.errors import CheckpointNotFoundError, ConfigError, OutputError, TensorMismatchError
 from electra_convert.formats import Contents, TargetFormat, module_of
-from electra_convert.formats.table import DTYPES
 from electra_convert.formats.weights import find_weights
 from electra_convert.json_text import read_json_file
 from electra_convert.output import make_directory, replace_document, replacing
-from electra_convert.tensor import Tensor
+from electra_convert.tensor import FLOATING, Tensor
 
 if TYPE_CHECKING:
     from electra_convert.tensor import Array
@@ -198,7 +197,7 @@ def load_tensors(
     problems += (
         f"{name} is {found[name].dtype}; parameters are floating-point numbers"
         for name in sorted(found.keys() & expected.keys())
-        if found[name].dtype not in DTYPES
+        if found[name].dtype not in FLOATING
     )
     if not ignore_mismatched_sizes:
         problems += (f"{n} has shape {list(found[n].shape)}; expected {list(expected[n])}" for n in sorted(misshapen))

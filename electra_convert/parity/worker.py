@@ -6,7 +6,6 @@ prints goes to stderr, so that it cannot be taken for an answer. A worker ends w
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from electra_convert.child import claim_answers
 from electra_convert.errors import ElectraConvertError
 from electra_convert.formats import TargetFormat
 from electra_convert.parity.report import Precision
@@ -177,11 +177,9 @@ RUNNERS: dict[TargetFormat, Callable[[Job], None]] = {"pytorch": pytorch, "tenso
 
 def main(framework: TargetFormat) -> None:
     """Answer jobs until there are no more."""
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
+    send = claim_answers()
     for line in sys.stdin.buffer:
-        answers.write(msgspec.json.encode(_answer(RUNNERS[framework], line)) + b"\n")
-        answers.flush()
+        send(msgspec.json.encode(_answer(RUNNERS[framework], line)))
 
 
 def _answer(runner: Callable[[Job], None], line: bytes) -> Answer:

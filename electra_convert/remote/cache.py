@@ -28,7 +28,7 @@ from electra_convert.errors import (
     OutputError,
     SourceError,
 )
-from electra_convert.output import in_bytes, make_directory, sync_directory
+from electra_convert.output import in_bytes, make_directory, sync_path
 from electra_convert.progress import Advance, Progress, no_progress
 from electra_convert.remote.place import CHUNK, RESUME_HINT, Remote, Seen, is_safe, stream, told
 
@@ -147,7 +147,7 @@ def _download(wanted: _Wanted, advance: Advance) -> None:
             sync(file)
         _require_whole(wanted, partial)
         partial.replace(wanted.target)
-        sync_directory(partial.parent)
+        sync_path(partial.parent)
 
 
 def _go_on(wanted: _Wanted, file: BinaryIO, advance: Advance) -> None:
