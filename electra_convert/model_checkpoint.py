@@ -25,15 +25,11 @@ from electra_convert.formats.stored import StoredArray
 from electra_convert.inventory import PARTS, Part
 from electra_convert.mapping import Mappings, Topology
 from electra_convert.model_directory import ModelDirectory
-from electra_convert.models.files import CONFIG_FILE
+from electra_convert.models.files import CONFIG_FILE, NOT_OF_THE_MODEL
 from electra_convert.part import SOURCE_FORMAT, Evidence, Fate, SourcePart, require_labels, require_part
 from electra_convert.task import Task
 from electra_convert.tensor import Tensor, numpy_dtype
 
-NOT_OF_THE_MODEL = frozenset(
-    {"_name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache", "num_labels", "id2label", "label2id"}
-)
-"""Fields of `config.json` that say how it was written, or that follow from the head."""
 DIVERGED_HINT = "the training diverged: give a model from before"
 
 
@@ -222,7 +218,8 @@ class ModelCheckpoint:
         return {
             name: value
             for name, value in self.directory.said.items()
-            if name not in written.keys() | NOT_OF_THE_MODEL and value not in (None, False)
+            if name not in written.keys() | NOT_OF_THE_MODEL | {"use_cache", "num_labels"}
+            and value not in (None, False)
         }
 
     def variables(self, source: SourcePart) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor] | None]:

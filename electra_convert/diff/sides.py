@@ -19,6 +19,7 @@ from electra_convert.diff.report import ComparedSide
 from electra_convert.formats import TargetFormat
 from electra_convert.mapping import Mappings
 from electra_convert.model_directory import open_model_directory, refuse_folder_of_models
+from electra_convert.models.files import NOT_OF_THE_MODEL
 from electra_convert.opening import open_located
 from electra_convert.part import SOURCE_FORMAT
 from electra_convert.progress import Progress, no_progress
@@ -26,11 +27,6 @@ from electra_convert.remote.place import is_url
 from electra_convert.source import Location, locate
 from electra_convert.tensor import Tensor
 from electra_convert.tokenizer import TOKENIZER_FILES, VOCABULARY_FILE
-
-NOT_OF_THE_MODEL = frozenset(
-    {"_name_or_path", "transformers_version", "torch_dtype", "dtype", "architectures", "id2label", "label2id"}
-)
-"""Fields of config.json that say how it was written, or that are compared under another name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +75,7 @@ def open_side(
 def _model(source: str | os.PathLike[str], location: Location, mappings: Mappings, target: TargetFormat | None) -> Side:
     path = location.prefix
     opened = open_model_directory(path, mappings, target, file=location.file)
-    known = {*ElectraConfig.__struct_fields__, *NOT_OF_THE_MODEL}
+    known = {*ElectraConfig.__struct_fields__, *NOT_OF_THE_MODEL, "architectures"}
     architecture = mappings.inventory.heads[opened.head].architecture
     return Side(
         described=ComparedSide(

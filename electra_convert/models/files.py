@@ -56,6 +56,8 @@ ONLY_VALUES: dict[str, Any] = {
     "tie_word_embeddings": True,
 }
 """Switches of transformers' config that select another model than Google's, with the only value known here."""
+NOT_OF_THE_MODEL = frozenset({"_name_or_path", "transformers_version", "torch_dtype", "dtype", "id2label", "label2id"})
+"""Fields of config.json that say how it was written, or that `ElectraConfig` has under another name."""
 CONCERNED: dict[str, tuple[str, ...]] = {
     "classifier_dropout": (),
     "summary_type": ("multiple_choice",),

@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
@@ -42,7 +41,6 @@ from electra_convert import (  # noqa: E402
     load_mappings,
     verify_export,
 )
-from electra_convert.config import ElectraConfig  # noqa: E402
 from electra_convert.export import keras as keras_module  # noqa: E402
 from electra_convert.export import proof as proof_module  # noqa: E402
 from electra_convert.export.alone import leaves  # noqa: E402
@@ -55,32 +53,13 @@ from electra_convert.models import tensorflow as models  # noqa: E402
 from tests.hub.server import HubServer  # noqa: E402
 from tests.hub.state import Repo  # noqa: E402
 from tests.hub.test_read import commit, model_blobs  # noqa: E402
+from tests.small import CONFIG, build_tensorflow  # noqa: E402
 
 if TYPE_CHECKING:
     from electra_convert.tensor import Array
 
 HEADS = tuple(models.MODELS)
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-CONFIG = ElectraConfig(
-    vocab_size=101,
-    embedding_size=16,
-    hidden_size=32,
-    num_hidden_layers=2,
-    num_attention_heads=2,
-    intermediate_size=64,
-    max_position_embeddings=40,
-    labels=("a", "b", "c"),
-)
-
-
-def reference(head: str, **changes: Any) -> Any:
-    """Build a small model with values that are far from the first ones."""
-    keras.utils.set_random_seed(0)
-    model: Any = models.MODELS[head](msgspec.structs.replace(CONFIG, **changes))
-    draw = np.random.default_rng(0)
-    for _, variable in sorted(models.parameters(model).items()):
-        variable.assign(np.asarray(variable) + draw.normal(0, 0.3, variable.shape))
-    return model
 
 
 def inputs_of(head: str, length: int = 11) -> dict[str, Array]:
@@ -150,7 +129,7 @@ class TestKeras:
         self, tmp_path: Path, head: str, changes: dict[str, Any]
     ) -> None:
         """A model that was saved and loaded in safe mode has the same outputs, also where all is padding."""
-        model = reference(head, **changes)
+        model = build_tensorflow(head, **changes)
         loaded = keras.models.load_model(saved(model, tmp_path))
         for length in (1, 11, 40):
             inputs = inputs_of(head, length)
@@ -168,7 +147,7 @@ class TestKeras:
     ) -> None:
         """Google's -10000 leaves the scores of such a row; a mask that takes more takes them all."""
         monkeypatch.setattr(keras_module, "MASKED", -1e9)
-        model, inputs = reference("base"), inputs_of("base")
+        model, inputs = build_tensorflow("base"), inputs_of("base")
         loaded = keras.models.load_model(saved(model, tmp_path))
         apart = differences(loaded(inputs)["last_hidden_state"], outputs_of(model, inputs)["last_hidden_state"])
         assert apart[:3].max() < 1e-5
@@ -176,7 +155,7 @@ class TestKeras:
 
     def test_it_is_of_stock_layers_with_the_inventorys_names(self, tmp_path: Path) -> None:
         """Every layer is Keras' own, and a module is found by its name in the inventory."""
-        loaded = keras.models.load_model(saved(reference("masked_lm"), tmp_path), safe_mode=True)
+        loaded = keras.models.load_model(saved(build_tensorflow("masked_lm"), tmp_path), safe_mode=True)
         assert {type(layer).__module__.partition(".")[0] for layer in loaded._operations} == {"keras"}
         assert loaded.get_layer("layer_1_attention_query").kernel.shape == (32, 2, 16)
         assert loaded.get_layer("generator_output_bias").embeddings.shape == (1, 101)
@@ -186,7 +165,7 @@ class TestKeras:
 
     def test_it_trains(self, tmp_path: Path) -> None:
         """Every parameter moves, the word table of both its uses; dropout is there in training alone."""
-        loaded = keras.models.load_model(saved(reference("masked_lm"), tmp_path))
+        loaded = keras.models.load_model(saved(build_tensorflow("masked_lm"), tmp_path))
         inputs = {name: array[:3] for name, array in inputs_of("masked_lm").items()}
         assert np.abs(loaded(inputs, training=True)["logits"] - loaded(inputs, training=False)["logits"]).max() > 0.1
         before = [np.array(variable) for variable in loaded.trainable_variables]
@@ -202,7 +181,7 @@ class TestKeras:
 
     def test_another_backend_reads_it(self, tmp_path: Path) -> None:
         """The file names no backend: JAX computes the same from it."""
-        model = reference("causal_lm")
+        model = build_tensorflow("causal_lm")
         file, inputs = saved(model, tmp_path), inputs_of("causal_lm")
         for name, array in inputs.items():
             np.save(tmp_path / f"{name}.npy", array)
@@ -219,7 +198,7 @@ class TestKeras:
 
     def test_older_versions_read_it(self, tmp_path: Path) -> None:
         """No setting is in the graph that is not set, and no operation is set up with a name: 3.3 knows the others."""
-        file = saved(reference("pretraining"), tmp_path)
+        file = saved(build_tensorflow("pretraining"), tmp_path)
         with zipfile.ZipFile(file) as archive:
             graph = json.loads(archive.read("config.json"))
         kinds = [*described(graph)]
@@ -232,7 +211,7 @@ class TestKeras:
 
     def test_the_same_model_is_the_same_bytes(self, tmp_path: Path) -> None:
         """Neither the date nor a seed that is drawn is in the file."""
-        model, digests = reference("base"), set()
+        model, digests = build_tensorflow("base"), set()
         for name in ("a", "b"):
             (tmp_path / name).mkdir()
             keras.utils.clear_session()  # which counts the names of layers, as a process of its own does

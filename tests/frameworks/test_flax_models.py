@@ -15,6 +15,7 @@ import pytest
 from electra_convert.config import ElectraConfig
 from electra_convert.errors import OptionError, TensorMismatchError
 from tests.finetuned import each_task, task_difference
+from tests.small import CONFIG
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 jax = pytest.importorskip("jax")
@@ -29,16 +30,6 @@ from flax import nnx  # noqa: E402
 from electra_convert.models import flax as models  # noqa: E402
 
 HEADS = tuple(models.MODELS)
-CONFIG = ElectraConfig(
-    vocab_size=101,
-    embedding_size=16,
-    hidden_size=32,
-    num_hidden_layers=2,
-    num_attention_heads=2,
-    intermediate_size=64,
-    max_position_embeddings=40,
-    labels=("a", "b", "c"),
-)
 
 
 def build(head: str, **changes: Any) -> Any:

@@ -17,6 +17,7 @@ from electra_convert import load_mappings
 from electra_convert.errors import CorruptCheckpointError
 from electra_convert.formats.pytorch_bin import INDEX, SINGLE, read
 from electra_convert.model_directory import open_model_directory
+from electra_convert.models.files import ARCHITECTURES
 from tests.resaved import assert_same_model, assert_same_weights
 
 os.environ.setdefault("USE_TF", "0")
@@ -26,16 +27,6 @@ transformers = pytest.importorskip("transformers")
 
 from electra_convert.models.pytorch import ElectraForPreTraining  # noqa: E402  # it needs PyTorch
 
-HEADS = {
-    "base": "ElectraModel",
-    "pretraining": "ElectraForPreTraining",
-    "masked_lm": "ElectraForMaskedLM",
-    "causal_lm": "ElectraForCausalLM",
-    "sequence_classification": "ElectraForSequenceClassification",
-    "multiple_choice": "ElectraForMultipleChoice",
-    "token_classification": "ElectraForTokenClassification",
-    "question_answering": "ElectraForQuestionAnswering",
-}
 WORDS = "electra.embeddings.word_embeddings.weight"
 
 
@@ -47,7 +38,7 @@ def ours(converted: Callable[..., Path]) -> Callable[[str], Path]:
 
 def load(directory: Path, head: str) -> Any:
     """Load a directory with transformers."""
-    return getattr(transformers, HEADS[head]).from_pretrained(directory)
+    return getattr(transformers, ARCHITECTURES[head]).from_pretrained(directory)
 
 
 def saved(directory: Path, path: Path, state: Any, **options: Any) -> Path:
@@ -58,7 +49,7 @@ def saved(directory: Path, path: Path, state: Any, **options: Any) -> Path:
     return path
 
 
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("head", ARCHITECTURES)
 @pytest.mark.parametrize("zipped", [True, False])
 def test_a_state_dict(ours: Callable[[str], Path], tmp_path: Path, head: str, *, zipped: bool) -> None:
     """The state dict of a model, in today's layout and in that from before PyTorch 1.6."""
@@ -68,7 +59,7 @@ def test_a_state_dict(ours: Callable[[str], Path], tmp_path: Path, head: str, *,
     assert [*found.ignored] == (["generator_lm_head.weight"] if head in ("masked_lm", "causal_lm") else [])
 
 
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("head", ARCHITECTURES)
 @pytest.mark.parametrize("size", ["1GB", "200KB"])
 def test_what_transformers_saves_is_whole(ours: Callable[[str], Path], tmp_path: Path, head: str, size: str) -> None:
     """One file or shards, as transformers 4 writes them; version 5 has forgotten how."""

@@ -18,6 +18,7 @@ import pytest
 from electra_convert.config import LABELLED_HEADS, ElectraConfig
 from electra_convert.errors import OptionError, TensorMismatchError
 from tests.finetuned import each_task, task_difference
+from tests.small import CONFIG, build_tensorflow
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
@@ -32,25 +33,6 @@ from electra_convert.models import tensorflow as models  # noqa: E402  # there i
 
 HEADS = tuple(models.MODELS)
 SHARED = tuple(head for head in HEADS if head != "causal_lm")  # transformers has no class for it
-CONFIG = ElectraConfig(
-    vocab_size=101,
-    embedding_size=16,
-    hidden_size=32,
-    num_hidden_layers=2,
-    num_attention_heads=2,
-    intermediate_size=64,
-    max_position_embeddings=40,
-    labels=("a", "b", "c"),
-)
-
-
-def build(head: str, dtype: str = "float32", **changes: Any) -> Any:
-    """Build a small model, with values that are far from the first ones."""
-    model: Any = models.MODELS[head](msgspec.structs.replace(CONFIG, **changes), dtype=dtype)
-    draw = np.random.default_rng(0)
-    for _, variable in sorted(models.parameters(model).items()):
-        variable.assign(np.asarray(variable) + draw.normal(0, 0.3, variable.shape))
-    return model
 
 
 def inputs_of(head: str, config: ElectraConfig, batch: int = 3, length: int = 11) -> dict[str, Any]:
@@ -120,7 +102,7 @@ def test_parameters_are_called_what_the_files_call_them(
 ) -> None:
     """A variable's path without the model's name, and ":0", is the name in the file of transformers' class."""
     expected = json.loads((fixtures / "name_inventories.json").read_text())["tensorflow"]
-    model = build(head, embedding_size=embedding_size, labels=("a", "b", "c"))
+    model = build_tensorflow(head, embedding_size=embedding_size, labels=("a", "b", "c"))
     names = {variable.path.split("/", 1)[1] + ":0": list(variable.shape) for variable in model.weights}
     assert names == expected.get(type(model).__name__, expected["TFElectraForMaskedLM"])[kind]
 
@@ -198,7 +180,7 @@ def test_a_task_head_computes_what_google_computes(
 @pytest.mark.parametrize("head", SHARED)
 def test_what_is_saved_loads_here_and_in_transformers(tmp_path: Path, head: str) -> None:
     """The values are the same to the bit, and transformers computes the same."""
-    model = build(head, labels=("a", "b"))
+    model = build_tensorflow(head, labels=("a", "b"))
     model.save_pretrained(tmp_path)
     again = models.MODELS[head].from_pretrained(tmp_path)
     labels = model.config.labels if head in LABELLED_HEADS else ("LABEL_0", "LABEL_1")  # the others have none
@@ -232,7 +214,7 @@ def test_a_new_head_is_drawn_when_asked_for(converted: Callable[..., Path]) -> N
 
 def test_tensors_of_another_shape_are_drawn_when_asked_for(tmp_path: Path) -> None:
     """They are an error otherwise."""
-    build("token_classification").save_pretrained(tmp_path)
+    build_tensorflow("token_classification").save_pretrained(tmp_path)
     path = tmp_path / "config.json"
     said = json.loads(path.read_text()) | {"id2label": {"0": "x", "1": "y"}}
     path.write_text(json.dumps(said))
@@ -247,7 +229,7 @@ def test_tensors_of_another_shape_are_drawn_when_asked_for(tmp_path: Path) -> No
 @pytest.mark.parametrize("dtype", [None, "float16", "bfloat16", "float32", "float64"])
 def test_a_model_computes_in_the_dtype_asked_for(tmp_path: Path, dtype: str | None) -> None:
     """Without one, in the file's."""
-    build("masked_lm", dtype="float16").save_pretrained(tmp_path)
+    build_tensorflow("masked_lm", dtype="float16").save_pretrained(tmp_path)
     model = models.TFElectraForMaskedLM.from_pretrained(tmp_path, dtype=dtype)
     outputs = model(**inputs_of("masked_lm", CONFIG), output_hidden_states=True)
     assert {array.dtype.name for array in (outputs.logits, *outputs.hidden_states)} == {dtype or "float16"}
@@ -304,7 +286,7 @@ def by_hand(model: Any, inputs: dict[str, Any], *, causal: bool) -> Any:
 @pytest.mark.parametrize("head", ["masked_lm", "causal_lm"])
 def test_float64_is_float64_everywhere(head: str) -> None:
     """Logits agree with NumPy's within 1e-11: nothing is rounded to float32. The causal model is causal."""
-    model = build(head, dtype="float64")
+    model = build_tensorflow(head, dtype="float64")
     inputs = inputs_of(head, CONFIG)
     expected = by_hand(model, inputs, causal=head == "causal_lm")
     assert difference(logits_of(model(**inputs)), expected) < 1e-11
@@ -313,7 +295,7 @@ def test_float64_is_float64_everywhere(head: str) -> None:
 @pytest.mark.parametrize("head", HEADS)
 def test_rows_of_the_word_table_and_default_positions_change_nothing(head: str) -> None:
     """`inputs_embeds` stand for the rows that `input_ids` name; positions count from 0, segments are 0."""
-    model = build(head)
+    model = build_tensorflow(head)
     inputs = inputs_of(head, CONFIG)
     ids = inputs["input_ids"]
     table = np.asarray(models.parameters(model)["electra/embeddings/word_embeddings/weight:0"])
@@ -328,7 +310,7 @@ def test_rows_of_the_word_table_and_default_positions_change_nothing(head: str) 
 @pytest.mark.parametrize("head", HEADS)
 def test_inputs_that_cannot_be_are_refused(head: str) -> None:
     """Neither, both, or too many positions."""
-    model = build(head)
+    model = build_tensorflow(head)
     ids = inputs_of(head, CONFIG, length=41)["input_ids"]
     for given in ({}, {"input_ids": ids, "inputs_embeds": np.zeros((*ids.shape, 16), "float32")}):
         with pytest.raises(ValueError, match="exactly one of input_ids and inputs_embeds"):
@@ -340,7 +322,7 @@ def test_inputs_that_cannot_be_are_refused(head: str) -> None:
 @pytest.mark.parametrize("head", HEADS)
 def test_dropout_is_active_in_training_only(head: str) -> None:
     """Two calls agree, but for training ones."""
-    model = build(head)
+    model = build_tensorflow(head)
     inputs = inputs_of(head, CONFIG)
     assert difference(logits_of(model(**inputs)), logits_of(model(**inputs, training=False))) == 0
     assert difference(logits_of(model(**inputs)), logits_of(model(**inputs, training=True))) > 1e-3
@@ -349,7 +331,7 @@ def test_dropout_is_active_in_training_only(head: str) -> None:
 @pytest.mark.parametrize("head", HEADS)
 def test_a_compiled_function_gives_the_same(head: str) -> None:
     """`tf.function` takes the model, with lengths it does not know too, and what is not there stays None."""
-    model = build(head)
+    model = build_tensorflow(head)
     inputs = inputs_of(head, CONFIG)
     compiled = tf.function(lambda given: model(**given), reduce_retracing=True)
     outputs = compiled({name: tf.constant(value) for name, value in inputs.items()})
@@ -380,7 +362,7 @@ def binary(logits: Any, labels: Any) -> Any:
 @pytest.mark.parametrize("head", [head for head in HEADS if head != "base"])
 def test_the_loss_is_the_one_described(head: str) -> None:
     """It is the mean over what counts, as NumPy finds it."""
-    model = build(head, dtype="float64")
+    model = build_tensorflow(head, dtype="float64")
     inputs = inputs_of(head, CONFIG)
     given = labels_of(head, inputs)
     outputs = model(**inputs, **given)
@@ -401,11 +383,11 @@ def test_the_loss_is_the_one_described(head: str) -> None:
 def test_the_kind_of_labels_chooses_the_classifiers_loss() -> None:
     """Floats for each label are held against each; one label is a score."""
     inputs = inputs_of("sequence_classification", CONFIG)
-    model = build("sequence_classification", dtype="float64")
+    model = build_tensorflow("sequence_classification", dtype="float64")
     labels = np.random.default_rng(3).uniform(size=(3, 3))
     outputs = model(**inputs, labels=labels)
     assert float(outputs.loss) == pytest.approx(binary(logits_of(outputs), labels).mean(), rel=1e-10)
-    model = build("sequence_classification", dtype="float64", labels=("score",))
+    model = build_tensorflow("sequence_classification", dtype="float64", labels=("score",))
     outputs = model(**inputs, labels=labels[:, 0])
     assert float(outputs.loss) == pytest.approx(((logits_of(outputs)[:, 0] - labels[:, 0]) ** 2).mean(), rel=1e-10)
 
@@ -421,7 +403,7 @@ UNSEEN = {
 @pytest.mark.parametrize("head", [head for head in HEADS if head != "base"])
 def test_gradients_reach_every_parameter(head: str) -> None:
     """In training, each has one that is finite; only what adds the same to all that a softmax is of has none."""
-    model = build(head)
+    model = build_tensorflow(head)
     inputs = inputs_of(head, CONFIG)
     with tf.GradientTape() as tape:
         loss = model(**inputs, **labels_of(head, inputs), training=True).loss
