@@ -242,9 +242,8 @@ class TestTensors:
 
     def test_pieces_are_compared_in_step(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """However the values of each side are cut, the same are compared, and all are."""
-        monkeypatch.setattr(extents_module, "WRITE_SIZE", 64)
-        monkeypatch.setattr(extents_module, "BLOCK_SIZE", 300)
-        monkeypatch.setattr(extents_module, "TILE", 8)
+        for name, size in (("WRITE_SIZE", 64), ("READ_SIZE", 300), ("STRIP_SIZE", 50), ("STRIP_WIDTH", 2), ("TILE", 8)):
+            monkeypatch.setattr(extents_module, name, size)
         array = np.random.default_rng(0).normal(size=(37, 23)).astype("f4")
         for place in ((0, 0), (17, 11), (36, 22)):
             other = array.copy()

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
+from itertools import product
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -29,16 +30,17 @@ if TYPE_CHECKING:
     from electra_convert.tensor import Array, Values
 
 THREADS = 2
-BLOCK_SIZE = 1 << 22
+READ_SIZE = 1 << 22
+"""Elements of a matrix that are read before they are transposed."""
 WRITE_SIZE = 1 << 20
-"""Elements of a matrix that are transposed, and elements that are written, at a time."""
-BAND_SIZE = 1 << 18
-"""Elements of a matrix that are read at a time: they should be in a cache of the processor when they are looked at
-again."""
+"""Elements that are written at a time."""
+STRIP_SIZE, STRIP_WIDTH = 1 << 18, 64
+"""Elements of a matrix that are transposed at a time, so that they are in a cache of the processor when they are
+written; and how many of its columns at least."""
 TILE = 256
 PADDING = 16
-"""Width of the tiles of a transposition, and how far their rows are moved apart: rows whose distance is a power of
-two fall into the same cache lines, which makes it several times slower."""
+"""Width and height of the tiles of a transposition, and how far their rows are moved apart: rows whose distance is a
+power of two fall into the same cache lines, which makes it several times slower."""
 WIDER = {"float16": "float32 or bfloat16", "bfloat16": "float32"}
 """Dtypes with a wider range than one has."""
 SYNC_FILE_RANGE_WRITE = 2
@@ -255,33 +257,29 @@ def _is_transposed(array: Values) -> bool:
 
 
 def _transposed_blocks(source: Values, dtype: np.dtype[np.generic]) -> Iterator[Array]:
-    """Yield the transpose of an `[in, out]` array in C order, some rows at a time.
-
-    What is read at a time is a band of the source: it is in a cache of the processor when it is looked at again.
-    """
+    """Yield the transpose of an `[in, out]` array in C order, some rows at a time."""
     import numpy as np
 
     length, width = source.shape
-    columns = min(width, max(TILE, BLOCK_SIZE // length))
-    block = np.empty((columns, length), dtype)
-    height = min(TILE, max(1, TILE // 4, BAND_SIZE // columns))
-    buffer = np.empty(min(height, length) * columns, numpy_dtype(str(source.dtype)))
+    columns = min(width, max(TILE, READ_SIZE // length))
+    rows = min(columns, max(STRIP_WIDTH, STRIP_SIZE // length))
+    buffer = np.empty(length * columns, numpy_dtype(str(source.dtype)))
+    block = np.empty((rows, length), dtype)
     for column in range(0, width, columns):
-        part = source.T[column : column + columns].T
-        for row in range(0, length, height):
-            _transpose_into(block[:, row : row + height], _in_memory(part[row : row + height], buffer))
-        rows = max(1, WRITE_SIZE // length)
+        part = _in_memory(source.T[column : column + columns].T, buffer)
         for begin in range(0, part.shape[1], rows):
-            yield block[begin : min(begin + rows, part.shape[1])]
+            strip = part[:, begin : begin + rows]
+            _transpose_into(block[: strip.shape[1]], strip)
+            yield block[: strip.shape[1]]
 
 
-def _transpose_into(target: Array, band: Array) -> None:
-    """Write the transpose of a few rows into the beginning of some columns, tile by tile."""
+def _transpose_into(target: Array, source: Array) -> None:
+    """Write the transpose of an array, tile by tile."""
     import numpy as np
 
-    rows, width = band.shape
-    tile = np.empty((rows, TILE + PADDING), band.dtype)
-    for column in range(0, width, TILE):
-        columns = min(TILE, width - column)
-        tile[:, :columns] = band[:, column : column + columns]
-        target[column : column + columns] = tile[:, :columns].T
+    tile = np.empty((TILE, TILE + PADDING), source.dtype)
+    for row, column in product(range(0, source.shape[0], TILE), range(0, source.shape[1], TILE)):
+        piece = source[row : row + TILE, column : column + TILE]
+        padded = tile[: piece.shape[0], : piece.shape[1]]
+        padded[...] = piece
+        target[column : column + TILE, row : row + TILE] = padded.T

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from electra_convert.tensor import Array, Values
 
+READ_SIZE = 1 << 18
+"""Elements that are read at a time: they are in a cache of the processor when they are looked at."""
 CHANGED_HINT = "wait until nothing writes to it any more, and try again"
 
 
@@ -178,6 +180,9 @@ class StoredArray:
         return array.T if self.flipped else array
 
     def _read(self, values: Array, offset: int) -> None:
-        self.file.read_into(values, offset)
-        if self.follow:
-            self.follow(offset, values)
+        flat = values.reshape(-1)
+        for start in range(0, max(1, flat.size), READ_SIZE):
+            piece, begin = flat[start : start + READ_SIZE], offset + start * flat.itemsize
+            self.file.read_into(piece, begin)
+            if self.follow:
+                self.follow(begin, piece)

@@ -25,7 +25,7 @@ from safetensors.numpy import load_file, save
 
 from electra_convert import ConvertOptions, convert_checkpoint
 from electra_convert.errors import OutputError
-from electra_convert.formats import TARGETS, Contents, extents, flax, module_of, pytorch, tensorflow
+from electra_convert.formats import TARGETS, Contents, extents, flax, module_of, pytorch, stored, tensorflow
 from electra_convert.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -74,7 +74,8 @@ def written() -> Iterator[extents.Written]:
 @contextmanager
 def small_pieces(block: int, tile: int) -> Iterator[None]:
     """Cut arrays into small pieces, so that small arrays have many."""
-    with patch.multiple(extents, BLOCK_SIZE=block, WRITE_SIZE=block, TILE=tile):
+    sizes: dict[str, Any] = dict.fromkeys(("READ_SIZE", "WRITE_SIZE", "STRIP_SIZE"), block)
+    with patch.multiple(extents, STRIP_WIDTH=1, TILE=tile, **sizes), patch.object(stored, "READ_SIZE", block):
         yield
 
 
