@@ -167,7 +167,7 @@ def plan_tokenizer(
     )
     checks = check_fits(vocabulary, config.vocab_size), check_casing(vocabulary, lowercase=lowercase)
     notes = (*vocabulary.notes, *filter(None, checks))
-    return Tokenizer(files, lowercase, origin, options.strip_accents, vocabulary.ids()["[PAD]"], notes)
+    return Tokenizer(files, lowercase, origin, options.strip_accents, vocabulary.tokens.index("[PAD]"), notes)
 
 
 def copied_tokenizer(directory: Path) -> Tokenizer:

@@ -314,18 +314,18 @@ def _without_byte_order_mark(tokens: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _missing_special_tokens(tokens: Sequence[str]) -> list[str]:
-    present = set(tokens)
-    return [f"the special token {token} is missing" for token in SPECIAL_TOKENS if token not in present]
+    return [f"the special token {token} is missing" for token in SPECIAL_TOKENS if token not in tokens]
 
 
 def _with_stand_ins(tokens: Sequence[str]) -> tuple[list[str], list[str]]:
     """Name the ids that Google's tokenizer never produces and that other readers would lose."""
     last = {token: index for index, token in enumerate(tokens)}
-    blank = [index for index, token in enumerate(tokens) if not token]
-    broken = [index for index, token in enumerate(tokens) if "\r" in token]
-    repeated = [i for i, token in enumerate(tokens) if token and "\r" not in token and last[token] != i]
+    unused = [index for index, token in enumerate(tokens) if not token or last[token] != index or "\r" in token]
+    blank = [index for index in unused if not tokens[index]]
+    broken = [index for index in unused if "\r" in tokens[index]]
+    repeated = [index for index in unused if tokens[index] and "\r" not in tokens[index]]
     result = list(tokens)
-    for index in (*blank, *broken, *repeated):
+    for index in unused:
         result[index] = _stand_in(index + 1, last)
     notes = [
         _unused_note("blank", [f"line {index + 1}" for index in blank]),
