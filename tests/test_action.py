@@ -197,7 +197,7 @@ class TestInstall:
         python.parent.mkdir()
         python.write_text(f"#!/bin/sh\nprintf '%s\\0' \"$@\" >> '{record}'\nprintf '\\n' >> '{record}'\n")
         python.chmod(0o755)
-        given = {"source": "x", "frameworks": frameworks, **more}
+        given = {"source": "checkpoint", "frameworks": frameworks, **more}
         ran = ACTION.run("Install electra-convert", given, workspace=tmp_path, files=tmp_path, path=(python.parent,))
         lines = record.read_text().splitlines() if record.exists() else []
         return ran, [line.rstrip("\0").split("\0") for line in lines]
@@ -219,6 +219,22 @@ class TestInstall:
         assert packages == {"scipy", *wanted}
         torch = [["-m", "pip", "install", "--index-url", index, "torch"]]
         assert before == (torch if "pytorch" in frameworks and index else [])
+
+    @pytest.mark.parametrize(
+        ("source", "extra"),
+        [
+            ("a place/model.ckpt-30", []),
+            ("gs://bucket/runs", ["gcs"]),
+            ("s3://bucket/runs", ["s3"]),
+            ("https://host/electra.zip", ["remote"]),
+            ("google://electra-small", ["remote"]),
+        ],
+    )
+    def test_what_reads_the_source_is_installed(self, source: str, extra: list[str], tmp_path: Path) -> None:
+        """The extra that the error would ask for, whose user cannot install anything here."""
+        ran, (call,) = self.install(tmp_path, "flax", source=source)
+        assert ran.returncode == 0
+        assert call[3].endswith(f"[{','.join(['verify', 'flax', *extra])}]")
 
     @pytest.mark.parametrize("frameworks", ["caffe", "pytorch,,flax", "*", "$(touch pwned)"])
     def test_another_framework_is_told(self, frameworks: str, tmp_path: Path) -> None:
