@@ -49,9 +49,10 @@ class Child:
             self._process.stdin.flush()
 
     def receive(self) -> bytes:
-        """Wait for a line; empty if it has ended."""
+        """Wait for a line; empty if it has ended, if in the midst of one."""
         assert self._process.stdout is not None  # noqa: S101  # for the type checker: it is a pipe
-        return self._process.stdout.readline()
+        line = self._process.stdout.readline()
+        return line if line.endswith(b"\n") else b""
 
     def last_words(self) -> str:
         """Say how it ended, with the end of what it wrote to stderr."""

@@ -25,6 +25,16 @@ NATIVE_HEAD: Final = "native"
 TARGET_CHOICES: tuple[TargetFormat, ...] = (*TARGETS, GOOGLE)
 
 
+def take_paths(options: msgspec.Struct, *names: str) -> None:
+    """Turn what options name as texts into paths: whoever writes Python gives either."""
+    for name in names:
+        value = getattr(options, name)
+        if isinstance(value, (list, tuple)):
+            msgspec.structs.force_setattr(options, name, tuple(map(Path, value)))
+        elif value is not None:
+            msgspec.structs.force_setattr(options, name, Path(value))
+
+
 class ConvertOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What to convert, and how.
 

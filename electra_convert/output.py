@@ -13,10 +13,12 @@ import fcntl
 import os
 import secrets
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 from electra_convert.errors import DiskSpaceError, OutputError, OutputExistsError
 
@@ -113,10 +115,13 @@ def sync_tree(directory: Path) -> None:
 
 
 def sync_path(path: Path) -> None:
-    """Sync a file, or a directory, so that the names in it survive a crash."""
+    """Sync a file, or a directory, so that the names in it survive a crash; some disks cannot sync directories."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL or not path.is_dir():
+            raise
     finally:
         os.close(descriptor)
 
@@ -157,18 +162,31 @@ def replacing(path: Path) -> Iterator[Path]:
 def write_report(path: Path, text: str) -> None:
     """Write a report, in place of what is there; the directories above it are made.
 
-    A link is followed. To a pipe or a device it is written, as a shell does it.
+    A link is followed. To a pipe or a device it is written, as a shell does it, and to a file that is this process's
+    stdout or stderr too.
 
     Raises:
         OutputError: It cannot be written; the subclass says if the disk is full.
     """
     with _told(path):
+        if (stream := _stream_to(path)) is not None:
+            stream.write(text)
+            return
         if path.exists() and not path.is_file():
             path.write_text(text, "utf-8")
             return
     place = Path(os.path.realpath(path))
     make_directory(place.parent)
     replace_document(place, text.encode())
+
+
+def _stream_to(path: Path) -> TextIO | None:
+    """Return this process's stdout or stderr, if it goes to what a path names."""
+    for descriptor, stream in ((1, sys.stdout), (2, sys.stderr)):
+        with suppress(OSError):
+            if os.path.samestat(path.stat(), os.fstat(descriptor)):
+                return stream
+    return None
 
 
 def make_directory(directory: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from electra_convert import ExportOptions, OptionError, TensorMismatchError, export_model
+from electra_convert import ExportOptions, OptionError, SourceError, TensorMismatchError, export_model
 from electra_convert.cli import main
 from electra_convert.errors import CheckpointNotFoundError
 from electra_convert.export import alone, targets
@@ -134,6 +135,17 @@ class TestRefusals:
             assert result.exit_code == 1
             assert str(path) in result.stderr
             assert "Traceback" not in result.stderr
+
+    @pytest.mark.usefixtures("installed")
+    @pytest.mark.parametrize("name", ["tokenizer.json", "special_tokens_map.json"])
+    def test_a_file_that_cannot_be_read(self, model: Path, tmp_path: Path, name: str) -> None:
+        """One of the model's is named as such, before any work, and not the output that it was to be copied to."""
+        broken = Path(shutil.copytree(model, tmp_path / "model"))
+        (broken / name).unlink()
+        (broken / name).mkdir()
+        with pytest.raises(SourceError, match=f"{broken / name} cannot be read"):
+            export_model(broken, tmp_path / "out")
+        assert not (tmp_path / "out").exists()
 
     @pytest.mark.usefixtures("installed")
     def test_a_format_that_is_not_there(self, model: Path, tmp_path: Path) -> None:

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 
-from electra_convert import ConvertOptions, OptionError, load_mappings
+from electra_convert import (
+    BatchOptions,
+    ConvertOptions,
+    DiffOptions,
+    ExportOptions,
+    OptionError,
+    UploadOptions,
+    VerifyOptions,
+    load_mappings,
+)
 from electra_convert.cli.arguments import HEADS
 
 
@@ -69,6 +78,20 @@ def test_wrong_types_are_refused(options: dict[str, Any], message: str) -> None:
 
 
 def test_paths_may_be_text() -> None:
-    """A path given as text is a path, as everywhere else in the library."""
+    """A path given as text is a path, in the options of whatever."""
     options: dict[str, Any] = {"config": "hparams.json", "heads": ["base"]}
     assert ConvertOptions(**options) == ConvertOptions(config=Path("hparams.json"), heads=("base",))
+
+
+def test_paths_may_be_text_in_all_options(tmp_path: Path) -> None:
+    """Every option that is a path, in every class of options."""
+    file = tmp_path / "LICENSE"
+    file.touch()
+    required: dict[type, dict[str, Any]] = {UploadOptions: {"repo": "org/x"}, BatchOptions: {}}
+    for kind in (ConvertOptions, VerifyOptions, DiffOptions, ExportOptions, UploadOptions, BatchOptions):
+        for name, of in get_type_hints(kind).items():
+            if "Path" not in str(of) or "str" in str(of):
+                continue
+            given: Any = (str(file),) if "tuple" in str(of) else str(file)
+            held = getattr(kind(**required.get(kind, {}), **{name: given}), name)
+            assert held == ((file,) if "tuple" in str(of) else file), (kind, name)

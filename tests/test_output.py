@@ -8,6 +8,9 @@ import itertools
 import os
 import re
 import shutil
+import stat
+import subprocess
+import sys
 import tempfile
 import threading
 from pathlib import Path
@@ -24,6 +27,7 @@ from electra_convert.output import (
     replace_document,
     require_space,
     scratch_folder,
+    sync_path,
     whole_directory,
     write_document,
     write_report,
@@ -209,6 +213,25 @@ def test_a_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert not list(tmp_path.iterdir())
 
 
+def test_a_disk_that_cannot_sync_directories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some that are shared refuse it: a directory appears all the same. That a file cannot be synced is an error."""
+    sync = os.fsync
+
+    def refuse(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode) or refuse_files:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    refuse_files = False
+    with whole_directory(tmp_path / "target", overwrite=False) as staged:
+        write_document(staged / "file", b"content")
+    assert (tmp_path / "target" / "file").read_bytes() == b"content"
+    refuse_files = True
+    with pytest.raises(OSError, match="Invalid argument"):
+        sync_path(tmp_path / "target" / "file")
+
+
 def test_a_disk_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nothing can be locked directories appear all the same, and nothing is taken for abandoned."""
 
@@ -318,6 +341,17 @@ def test_a_report_to_a_pipe_is_written_to_it(tmp_path: Path) -> None:
     reader.join(10)
     assert got == ["report"]
     assert list(tmp_path.iterdir()) == [pipe]
+
+
+def test_a_report_to_what_stdout_goes_to_is_part_of_it(tmp_path: Path) -> None:
+    """A log that is stdout is not replaced: what was said before and after stays."""
+    program = "from electra_convert.output import write_report; from pathlib import Path; import sys\n"
+    program += "print('before'); write_report(Path(sys.argv[1]), 'report\\n'); print('after')"
+    for name in ("/dev/stdout", str(tmp_path / "log")):
+        with (tmp_path / "log").open("wb") as log:
+            subprocess.run([sys.executable, "-c", program, name], stdout=log, check=True)
+        assert (tmp_path / "log").read_text() == "before\nreport\nafter\n"
+        assert [path.name for path in tmp_path.iterdir()] == ["log"]
 
 
 def test_a_report_to_a_device_is_written_to_it(tmp_path: Path) -> None:

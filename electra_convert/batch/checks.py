@@ -11,9 +11,6 @@ from electra_convert.options import NATIVE_HEAD
 from electra_convert.remote.place import is_url, open_remote
 from electra_convert.template import placeholders
 
-NATIVE_HEADS = {"pretraining", "masked_lm"}
-"""What the native head of a part may be."""
-
 
 def faults_of(entry: JobPlan) -> Iterator[str]:
     """Yield what is sure to fail in a job of a plan, whatever its checkpoint."""
@@ -43,8 +40,8 @@ def _gate_faults(entry: JobPlan, upload: UploadPlan) -> Iterator[str]:
     if not upload.allow_unverified and (entry.verify is False or left_out):
         what = f"{' and '.join(left_out)} left out of it" if left_out else "verify: false"
         yield f"only what is proven is published, and the proof has {what}: prove it, or give allow_unverified: true"
-    there = {head for each in entry.head_names for head in (NATIVE_HEADS if each == NATIVE_HEAD else {each})}
-    if ALL_HEADS not in there and (absent := [head for head in upload.heads if head not in there]):
+    absent = [head for head in upload.heads if head not in entry.head_names]
+    if absent and not {ALL_HEADS, NATIVE_HEAD} & {*entry.head_names}:  # which head is native, the checkpoint tells
         yield f"{' and '.join(absent)} would be published, but not converted: add it to heads"
 
 

@@ -27,7 +27,7 @@ def job_key(job: Job) -> str:
         ElectraConvertError: The checkpoint, or a file that is named, cannot be read.
     """
     with locate(job.source, values=False) as location:
-        mappings = load_mappings(job.convert.mappings if location.is_model else None)
+        mappings = load_mappings(job.convert.mappings)
         decided = {
             "electra_convert": __version__,
             "checkpoint": open_located(location, mappings).files.identity,

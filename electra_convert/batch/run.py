@@ -26,6 +26,7 @@ from electra_convert.child import Child
 from electra_convert.errors import ElectraConvertError, OptionError, OutputError
 from electra_convert.hub.client import without_token
 from electra_convert.hub.names import place_name
+from electra_convert.options import take_paths
 
 STATE_SUFFIX = ".state.jsonl"
 GRACE = 5.0
@@ -62,6 +63,7 @@ class BatchOptions(msgspec.Struct, frozen=True, kw_only=True):
     fresh: bool = False
 
     def __post_init__(self) -> None:
+        take_paths(self, "state")
         if self.jobs < 1:
             raise OptionError(f"{self.jobs} jobs are to run side by side", hint="at least 1")
         if self.shard:
@@ -227,14 +229,18 @@ class _Slot:
         child = self._running()
         if child is None:
             return report_on(job, "interrupted")
-        child.send(request.encode())
         stage: Stage = "converting"
-        while (line := child.receive()).endswith(b"\n"):  # a dying process may break off in a line
-            message = decode(line)
-            if isinstance(message, Answer):
-                return message.report
-            stage = message.stage or stage
-            self._tell(job.id, message)
+        try:
+            child.send(request.encode())
+            while line := child.receive():
+                message = decode(line)
+                if isinstance(message, Answer):
+                    return message.report
+                stage = message.stage or stage
+                self._tell(job.id, message)
+        except BaseException:
+            child.end()  # it is busy with this job, and would answer the next with it
+            raise
         fault = without_token(f"the process of this job {child.last_words()}")
         return report_on(job, "failed", stage=stage, error=fault, seconds=time.monotonic() - began)
 

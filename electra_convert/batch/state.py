@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -109,7 +110,8 @@ class StateFile:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a+b") as file:
-                fcntl.flock(file, fcntl.LOCK_EX)
+                with suppress(OSError):  # this disk has no locks
+                    fcntl.flock(file, fcntl.LOCK_EX)
                 file.write(_end_last_line(file) + msgspec.json.encode(job) + b"\n")
                 file.flush()
                 os.fsync(file.fileno())

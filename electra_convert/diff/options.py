@@ -10,6 +10,7 @@ import msgspec
 from electra_convert.errors import OptionError
 from electra_convert.formats import TargetFormat
 from electra_convert.inventory import Part
+from electra_convert.options import take_paths
 
 
 class SideOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,6 +50,9 @@ class DiffOptions(msgspec.Struct, frozen=True, kw_only=True):
     config: Path | None = None
     task: str | None = None
     mappings: Path | None = None
+
+    def __post_init__(self) -> None:
+        take_paths(self, "config", "mappings")
 
     def sides(self) -> tuple[SideOptions, SideOptions]:
         """Return what is said of each side.

@@ -9,6 +9,7 @@ import msgspec
 from electra_convert.errors import OptionError
 from electra_convert.export.targets import EXPORT_TARGETS, ExportTarget
 from electra_convert.formats import FRAMEWORKS, Framework
+from electra_convert.options import take_paths
 
 
 class ExportOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,6 +32,7 @@ class ExportOptions(msgspec.Struct, frozen=True, kw_only=True):
     overwrite: bool = False
 
     def __post_init__(self) -> None:
+        take_paths(self, "mappings")
         problems = [
             f"there is no target {name!r}: {', '.join(EXPORT_TARGETS)}"
             for name in self.targets

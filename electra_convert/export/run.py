@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from electra_convert.child import Child
-from electra_convert.errors import CheckpointNotFoundError, ExportError, OptionError, OutputError
+from electra_convert.errors import CheckpointNotFoundError, ExportError, OptionError, OutputError, SourceError
 from electra_convert.export.model import locate_model, specs_of
 from electra_convert.export.options import ExportOptions
 from electra_convert.export.proof import Proof
@@ -37,6 +37,7 @@ from electra_convert.output import (
     whole_directory,
     write_document,
 )
+from electra_convert.parity.heads import room_told
 from electra_convert.parity.probes import make_probes
 from electra_convert.parity.worker import Answer
 from electra_convert.parity.workers import environment
@@ -87,8 +88,9 @@ def export_model(
         opened.require_whole()
         export = _Export(os.fspath(model), opened, location.file, mappings, options, target)
         require_space(target, len(options.targets) * ITEM_SIZE * export.parameters + ROOM_FOR_OTHERS)
+        copied = export.copied  # before the work, not after it
         with scratch_folder() as scratch, whole_directory(target, overwrite=options.overwrite) as staged:
-            return export.run(staged, scratch, progress)
+            return export.run(staged, scratch, copied, progress)
 
 
 def is_export(output: Path) -> bool:
@@ -151,8 +153,26 @@ class _Export:
         """Number of the model's parameters."""
         return sum(self.model.tensors[spec.name].size for spec in specs_of(self.model, self.mappings))
 
-    def run(self, staged: Path, scratch: Path, progress: Progress) -> ExportReport:
-        """Write and prove every target in `staged`."""
+    @property
+    def copied(self) -> dict[str, bytes]:
+        """What belongs to the model whatever the framework: its files by their names.
+
+        Raises:
+            SourceError: One cannot be read.
+        """
+        try:
+            return {
+                name: read_whole(self.model.path / name, MAX_FILE_BYTES)
+                for name in COPIED
+                if os.path.lexists(self.model.path / name)
+            }
+        except OSError as error:
+            raise SourceError(
+                f"{error.filename} cannot be read: {error.strerror}", hint="see that it is a file you may read"
+            ) from error
+
+    def run(self, staged: Path, scratch: Path, copied: Mapping[str, bytes], progress: Progress) -> ExportReport:
+        """Write and prove every target in `staged`, and put a model's other files beside."""
         report, problems = self._prove(staged, scratch, progress, write=True)
         if problems:
             raise ExportError(
@@ -160,26 +180,31 @@ class _Export:
                 problems=problems,
                 hint="report this, with the versions of the frameworks; --to leaves a target out",
             )
-        copied = [*self._copy(staged)]
+        for name, content in copied.items():
+            write_document(staged / name, content)
         _sync_files(staged)
-        return msgspec.structs.replace(report, files=copied, nbytes=_size_of(staged))
+        return msgspec.structs.replace(report, files=list(copied), nbytes=_size_of(staged))
 
     def verify(self, scratch: Path, progress: Progress) -> ExportReport:
         """Prove every target that lies in the output."""
         report, problems = self._prove(self.output, scratch, progress, write=False)
-        copied = [name for name in COPIED if (self.model.path / name).is_file()]
-        problems += (f"{name} is not that of the model" for name in copied if not self._is_copied(name))
+        copied = self.copied
+        problems += (
+            f"{name} is not that of the model" for name, content in copied.items() if not self._holds(name, content)
+        )
         if problems:
             raise ExportError(
                 f"what lies in {self.output} is not {self.named}, or does not compute the same",
                 problems=problems,
                 hint="export the model again",
             )
-        return msgspec.structs.replace(report, files=copied, nbytes=_size_of(self.output))
+        return msgspec.structs.replace(report, files=list(copied), nbytes=_size_of(self.output))
 
-    def _is_copied(self, name: str) -> bool:
-        file = self.output / name
-        return file.is_file() and read_whole(file, MAX_FILE_BYTES) == read_whole(self.model.path / name, MAX_FILE_BYTES)
+    def _holds(self, name: str, content: bytes) -> bool:
+        try:
+            return read_whole(self.output / name, len(content)) == content
+        except OSError:
+            return False
 
     def _prove(self, folder: Path, scratch: Path, progress: Progress, *, write: bool) -> tuple[ExportReport, list[str]]:
         """Load and compare every target in a folder, written before if that is asked for; return what is wrong, too."""
@@ -189,14 +214,16 @@ class _Export:
         problems: list[str] = []
         steps = 1 + (1 + write) * len(self.options.targets)
         with progress("exporting" if write else "verifying", steps, unit="steps") as advance:
-            reference = proof.start()
+            with room_told():
+                reference = proof.start()
             advance(1)
             for target in self.options.targets:
                 place = folder / DESCRIBED[target].place
                 if write:
                     self._write(target, place)
                     advance(1)
-                agreement, faults = proof.compare(target, place)
+                with room_told():
+                    agreement, faults = proof.compare(target, place)
                 advance(1)
                 problems += faults
                 exported.append(self._exported(target, place, agreement))
@@ -256,13 +283,6 @@ class _Export:
     def _mask_id(self) -> int | None:
         vocabulary = self.model.path / VOCABULARY_FILE
         return read_vocabulary(vocabulary).ids().get("[MASK]") if vocabulary.is_file() else None
-
-    def _copy(self, staged: Path) -> Iterator[str]:
-        """Copy what belongs to the model whatever the framework; yield the names."""
-        for name in COPIED:
-            if (self.model.path / name).is_file():
-                write_document(staged / name, read_whole(self.model.path / name, MAX_FILE_BYTES))
-                yield name
 
 
 def _require_apart(model: Path, output: Path) -> None:

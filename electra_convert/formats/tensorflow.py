@@ -14,7 +14,6 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +74,9 @@ def _lay_out_shard(file: Any, contents: Contents) -> Iterator[tuple[Any, Tensor]
 
 def _lay_out_model(file: Any, contents: Contents) -> Iterator[tuple[Any, Tensor]]:
     scope = _scope(contents.model)
-    layers = {layer: list(tensors) for layer, tensors in groupby(contents.tensors, _layer)}
+    layers: dict[str, list[Tensor]] = {}
+    for tensor in contents.tensors:
+        layers.setdefault(_layer(tensor), []).append(tensor)
     made: dict[str, Any] = {}
     for layer, tensors in layers.items():
         group = file.create_group(layer)

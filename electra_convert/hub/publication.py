@@ -22,6 +22,7 @@ from electra_convert.formats import TARGETS, module_of
 from electra_convert.hub.names import MAIN, check_repo_id, place_name
 from electra_convert.mapping import load_mappings
 from electra_convert.models.files import CONFIG_FILE
+from electra_convert.options import take_paths
 from electra_convert.parity.directories import Directory, find_directories
 from electra_convert.parity.verification import VERIFICATION_FILE, Verification, read_verification
 from electra_convert.plan import RECORD_FILE, is_native
@@ -72,6 +73,7 @@ class UploadOptions(msgspec.Struct, frozen=True, kw_only=True):
     mappings: Path | None = None
 
     def __post_init__(self) -> None:
+        take_paths(self, "include", "card_template", "mappings")
         problems = []
         if self.create_pr and self.revision != MAIN:
             problems.append(f"a pull request is made against {MAIN}, but the revision is {self.revision!r}")
@@ -79,10 +81,10 @@ class UploadOptions(msgspec.Struct, frozen=True, kw_only=True):
             problems.append("the revision is empty")
         if "\n" in self.commit_message:
             problems.append("the commit message has several lines; it is the title of a commit")
-        own = [str(path) for path in self.include if is_model_file(Path(path).name)]
+        own = [str(path) for path in self.include if is_model_file(path.name)]
         problems += (f"{path} has the name of a model's own file" for path in own)
-        problems += (f"there is no file {path}" for path in self.include if not Path(path).is_file())
-        counts = Counter(Path(path).name for path in self.include)
+        problems += (f"there is no file {path}" for path in self.include if not path.is_file())
+        counts = Counter(path.name for path in self.include)
         problems += (f"{count} files to include are called {name}" for name, count in counts.items() if count > 1)
         if problems:
             raise OptionError("this cannot be published", problems=problems, hint="change these options")

@@ -68,13 +68,21 @@ def gelu(x: Array) -> Array:
     return share
 
 
+def tanh_gelu(x: Array) -> Array:
+    """Return the approximation of `gelu` that others compute, and Google's code does not."""
+    return np.asarray(0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))))
+
+
+TANH_GELU = "gelu_tanh"
+"""The name of an activation that no config may name: a model that has it all the same is told by it."""
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "gelu": gelu,
+    TANH_GELU: tanh_gelu,
     "relu": lambda x: np.maximum(x, 0.0),
     "tanh": np.tanh,
     "linear": lambda x: x,
 }
-"""`model/modeling.py`, `get_activation`."""
+"""`model/modeling.py`, `get_activation`, and one more."""
 
 
 def softmax(x: Array) -> Array:

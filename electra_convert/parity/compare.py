@@ -141,7 +141,7 @@ class Comparison:
         if before is None:
             self.arrays[result.array] = result
             return
-        worse = max(before, result, key=lambda each: each.difference / each.limit if each.limit else 0.0)
+        worse = max(before, result, key=lambda each: each.share)
         self.arrays[result.array] = msgspec.structs.replace(
             worse, elements=before.elements + result.elements, passed=before.passed and result.passed
         )

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from electra_convert.config_file import read_config_file
-from electra_convert.errors import CheckpointNotFoundError, ConfigError, ElectraConvertError
+from electra_convert.errors import CheckpointNotFoundError, ConfigError, ElectraConvertError, OptionError
 from electra_convert.formats import TargetFormat
 from electra_convert.formats.google_tf1 import GoogleCheckpoint, open_checkpoint
 from electra_convert.google.conversion import model_of
@@ -82,6 +82,11 @@ def verify_google(
         ElectraConvertError: It cannot be verified at all.
     """
     began = time.monotonic()
+    if options.text:
+        raise OptionError(
+            "a text is tried on models, and this is a checkpoint for Google's code",
+            hint="leave --text out, or verify a model that was converted from it",
+        )
     require_oracle()
     mappings, record, hashes = load_mappings(options.mappings), _record(output), file_hashes(output)
     with ExitStack() as stack:

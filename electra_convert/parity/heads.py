@@ -7,6 +7,7 @@ import tempfile
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -162,6 +163,15 @@ def stopped(error: object) -> OutputError:
         f"the verification could not go on: {error}",
         hint=f"what models compute needs room in {tempfile.gettempdir()}: free some, or set TMPDIR to a larger disk",
     )
+
+
+@contextmanager
+def room_told() -> Iterator[None]:
+    """Turn what the system says about the folder for what models compute into `stopped`."""
+    try:
+        yield
+    except OSError as error:
+        raise stopped(error) from error
 
 
 def _run(

@@ -13,7 +13,7 @@ import msgspec
 
 from electra_convert.config import ElectraConfig
 from electra_convert.config_file import ConfigFile, read_config_file
-from electra_convert.errors import ConfigError, ElectraConvertError, OptionError
+from electra_convert.errors import CheckpointNotFoundError, ConfigError, ElectraConvertError, OptionError
 from electra_convert.formats.google_tf1 import GoogleCheckpoint
 from electra_convert.initialize import initial_tensor
 from electra_convert.inventory import Part, TensorSpec
@@ -243,7 +243,11 @@ def _require_records(directories: Sequence[Directory]) -> None:
 def _noted(
     directories: Sequence[Directory], mappings: Mappings, stack: ExitStack, progress: Progress
 ) -> tuple[Location, Opened] | None:
-    """Return the source that was noted when the directories were written, if it is still the same."""
+    """Return the source that was noted when the directories were written, if it is still there and the same.
+
+    Raises:
+        ElectraConvertError: It is there, and cannot be read: whoever waits for a proof is not to get less in silence.
+    """
     identities = {directory.record and directory.record.source.identity for directory in directories}
     if len(identities) > 1:
         sources = {each.path: each.record.source.checkpoint if each.record else "unknown" for each in directories}
@@ -258,8 +262,7 @@ def _noted(
         return None
     try:
         location = stack.enter_context(locate(origin.source, step=origin.step, progress=progress))
-        opened = open_located(location, mappings, _part(directories))
-        is_same = opened.files.identity == identity
-    except ElectraConvertError:
+    except CheckpointNotFoundError:
         return None
-    return (location, opened) if is_same else None
+    opened = open_located(location, mappings, _part(directories))
+    return (location, opened) if opened.files.identity == identity else None

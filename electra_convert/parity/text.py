@@ -287,6 +287,8 @@ class _Trial:
         if len(candidates) == 1:
             return _undecided(field, assumed, f"there is no other {_called(field)} to try")
         tasks = self._tasks(passages)
+        if len(tasks) < FEWEST_SEQUENCES:
+            return _undecided(field, assumed, "the text has too few different words to tell anything by")
         tried = {value: self._try(config, encoding, tasks) for value, (config, encoding) in candidates.items()}
         tokens = sum(len(passage.ids(0)) for passage in passages)
         return conclude(

@@ -21,13 +21,14 @@ from electra_convert.errors import OptionError
 from electra_convert.formats import FRAMEWORKS, TargetFormat
 from electra_convert.mapping import Mappings, load_mappings
 from electra_convert.models.files import read_config
+from electra_convert.options import take_paths
 from electra_convert.output import require_space, scratch_folder
 from electra_convert.parity.causes import likely_causes
 from electra_convert.parity.checks import check_formats, check_readable_config, check_tokenizer
 from electra_convert.parity.directories import Directory, find_directories, mask_id
 from electra_convert.parity.gates import Gates, gates
 from electra_convert.parity.google_output import is_google_output, verify_google
-from electra_convert.parity.heads import Found, Subject, run_heads, stopped
+from electra_convert.parity.heads import Found, Subject, room_told, run_heads
 from electra_convert.parity.known import KnownPart, KnownSource, open_source
 from electra_convert.parity.probes import BUDGET, describe, make_probes
 from electra_convert.parity.reference import FrameworkReference
@@ -86,6 +87,7 @@ class VerifyOptions(msgspec.Struct, frozen=True, kw_only=True):
     mappings: Path | None = None
 
     def __post_init__(self) -> None:
+        take_paths(self, "config", "text", "mappings")
         problems = [
             f"there is no framework {name!r}: {', '.join(FRAMEWORKS)}"
             for name in self.frameworks
@@ -136,12 +138,10 @@ def verify_output(
         ElectraConvertError: It cannot be verified at all; a verification that fails is not an error, but a report.
     """
     prove = verify_google if is_google_output(Path(output)) else _report
-    try:
+    with room_told():
         report, hashes = prove(Path(output), options, progress, lend)
         for head in report.heads:
             write_verification(head, report, head_verdict(head, report), hashes[head.directory])
-    except OSError as error:
-        raise stopped(error) from error
     return report
 
 
@@ -150,6 +150,11 @@ def _report(
 ) -> tuple[VerificationReport, Mapping[Path, Mapping[str, str]]]:
     """Return what was found, and the hashes of each directory's files from before they were read."""
     began = time.monotonic()
+    if options.generator is not None:
+        raise OptionError(
+            f"a generator is named, and {output} is no checkpoint for Google's code, which alone has two sources",
+            hint="leave --generator out",
+        )
     mappings = load_mappings(options.mappings)
     directories = find_directories(output, mappings.inventory)
     wanted, left_out = _frameworks(directories, options)

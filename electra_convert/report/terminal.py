@@ -28,6 +28,7 @@ from electra_convert.report.words import (
     head_findings,
     head_name,
     needed,
+    percent,
     plural,
     share,
 )
@@ -177,7 +178,7 @@ def _show_coverage(part: PartReport, report: VerificationReport, console: Consol
     coverage = part.coverage
     name = f"{part.part} " if part.part and len(report.parts) > 1 else ""
     reach = ", ".join(
-        f"{_percent(reached)} of {what}"
+        f"{percent(reached)} of {what}"
         for what, reached in (
             ("positions", coverage.positions),
             ("token types", coverage.token_types),
@@ -190,10 +191,6 @@ def _show_coverage(part: PartReport, report: VerificationReport, console: Consol
         head, drift = max(part.drift.items(), key=lambda item: item[1])
         says = f"the lower dtype moves outputs by up to {figure(drift)} ({head}); shown, not gated"
         console.print(Text.assemble(("drift  ", "dim"), says))
-
-
-def _percent(reached: float) -> str:
-    return f"{100 * reached:.0f}%" if reached >= 0.01 or not reached else f"{100 * reached:.2g}%"
 
 
 def _show_gates(report: VerificationReport, console: Console) -> None:

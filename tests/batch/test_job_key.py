@@ -123,6 +123,14 @@ def test_no_option_is_left_out() -> None:
     }
 
 
+def test_a_checkpoint_is_known_by_the_mappings_of_the_job(folder: Path, job: Job) -> None:
+    """What the package's own mappings do not know may be what the folder describes."""
+    mapping = folder / "mine" / "google_tf1.yaml"
+    mapping.write_text(mapping.read_text().replace("electra/", "another/"))
+    with pytest.raises(ElectraConvertError, match="does not hold the variables"):
+        job_key(job)
+
+
 @pytest.mark.parametrize("name", [*FILES, "runs/ko/vocab.txt", "mine/pytorch.yaml"])
 def test_files_count_by_content(folder: Path, job: Job, name: str) -> None:
     """A file that the plan names, or that belongs to the checkpoint, counts: not when, but what was written."""
@@ -135,10 +143,10 @@ def test_files_count_by_content(folder: Path, job: Job, name: str) -> None:
 
 
 def test_names_in_a_folder_count(folder: Path, job: Job) -> None:
-    """Files of a folder count by their names too: mappings under another name are other mappings."""
+    """Files of a folder count by their names too."""
+    (folder / "mine" / "notes").touch()
     before = job_key(job)
-    last = max((folder / "mine").iterdir())
-    last.rename(last.with_stem(f"{last.stem}-2"))
+    (folder / "mine" / "notes").rename(folder / "mine" / "notes-2")
     assert job_key(job) != before
 
 

@@ -320,6 +320,16 @@ class TestFaults:
         for number, needle in enumerate(needles):
             assert [fault for fault in faults if fault.startswith(f"jobs[{number}]: ") and needle in fault], needle
 
+    @pytest.mark.parametrize("head", ["pretraining", "sequence_classification", "base"])
+    def test_what_the_native_head_is_the_checkpoint_tells(
+        self, checkpoint: Callable[..., Path], write_plan: Callable[..., Path], head: str
+    ) -> None:
+        """A fine-tuned checkpoint's is its task's: no head is refused where the native one is converted."""
+        checkpoint("ko", fixture="electra_tiny")
+        upload = {**PUBLISHED, "heads": [head]}
+        (job,) = plan_jobs(write_plan({"source": "ko", "verify": True, "upload": upload}))
+        assert not job.fault
+
     def test_above_the_plan(self, checkpoint: Callable[..., Path], write_plan: Callable[..., Path]) -> None:
         """A source above the plan is called as its directory is."""
         root = checkpoint("ko").parent

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -417,7 +418,7 @@ class TestKilledWorker:
         checkpoint("ko", 10, 20)
 
         class Dying(Child):
-            """A process whose first answer breaks off."""
+            """A process that dies in its first answer."""
 
             broken = False
 
@@ -427,7 +428,7 @@ class TestKilledWorker:
                     return line
                 Dying.broken = True
                 self.end()
-                return line[:60]
+                return b""
 
         monkeypatch.setattr(run_module, "Child", Dying)
         report = run_batch(write_plan("ko/model.ckpt-*"))
@@ -541,6 +542,35 @@ def test_a_worker_ends_with_its_batch(checkpoint: Callable[..., Path], write_pla
     for lines, code in ((Request(job=job).encode() + b"\n", 128 + signal.SIGTERM), (b"", 0)):
         assert subprocess.run(command, input=lines, timeout=20, check=False).returncode == code
     assert left_by(plan) == ([], [], [])
+
+
+def test_a_process_that_ends_in_a_line_has_said_nothing(tmp_path: Path) -> None:
+    """What broke off is no answer."""
+    (tmp_path / "broken_off.py").write_text("print('whole'); print('{\"half', end='')")
+    child = Child("broken_off", environment={"PYTHONPATH": str(tmp_path)})
+    try:
+        assert (child.receive(), child.receive()) == (b"whole\n", b"")
+        assert child.last_words() == "ended with exit code 0"
+    finally:
+        child.close()
+
+
+def test_a_process_that_is_left_in_mid_job_does_no_other(
+    checkpoint: Callable[..., Path], write_plan: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where telling how it goes fails, its answer is not taken for that of the next job."""
+    checkpoint("ko", 10, 20)
+    told: list[str] = []
+
+    def fail_once(_: object, name: str, *__: object) -> None:
+        told.append(name)
+        if len(told) == 1:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(run_module._Slot, "_tell", fail_once)
+    report = run_batch(write_plan("ko/model.ckpt-*"))
+    assert outcomes(report) == {"ko/10": "failed", "ko/20": "done"}
+    assert "No space left on device" in report.jobs[0].error
 
 
 def test_a_process_that_has_ended_is_sent_nothing(tmp_path: Path) -> None:

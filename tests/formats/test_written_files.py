@@ -296,6 +296,16 @@ class TestTensorFlow:
         with h5py.File(tmp_path / "file") as file:
             assert list(file) == ["electra"]
 
+    def test_layers_whose_tensors_are_apart(self, tmp_path: Path) -> None:
+        """A mapping may name modules layer by layer, whose tensors then do not come one after the other."""
+        names = [f"{layer}/{module}/weight:0" for module in "ab" for layer in ("first", "second")]
+        values = {name: sample((2, number + 1))[0] for number, name in enumerate(names)}
+        tensorflow.write(tmp_path / "file", contents(values), Count())
+        read = tensorflow.read(tmp_path / "file")
+        assert {name: tensor.shape for name, tensor in read.items()} == {
+            name: each.shape for name, each in values.items()
+        }
+
     def test_shard_is_flat(self, tmp_path: Path) -> None:
         """Datasets of a shard lie at the root, under their names."""
         values = self.values()

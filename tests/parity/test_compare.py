@@ -99,6 +99,16 @@ def test_the_worst_of_several_probes_is_kept() -> None:
     assert logits.difference == pytest.approx(1e-12, rel=1e-2)
 
 
+def test_a_difference_where_none_is_allowed_is_the_worst() -> None:
+    """The limit of an array of zeros is zero: what differs from them is told, and not a smaller share of a limit."""
+    zeros, off = outputs(), outputs()
+    zeros["logits"][:] = 0
+    off["logits"][:] = 1e-3
+    comparison = compared(zeros, off)
+    comparison.add("length 9", as_computed(outputs()), as_computed(outputs()))
+    assert comparison.arrays["logits"].difference == pytest.approx(1e-3)
+
+
 def test_histograms_count_by_power_of_ten() -> None:
     """What is equal counts in the first bin, what is not a number in the last."""
     expected = np.zeros(4)

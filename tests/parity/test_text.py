@@ -186,6 +186,13 @@ def test_too_little_text_is_undecided_and_says_so(text: str) -> None:
         assert ranking.candidates == ()
 
 
+def test_a_text_of_one_word_is_undecided() -> None:
+    """Nothing of it can be replaced by another piece."""
+    for ranking in rank_assumptions(**model("discriminator"), text="the " * 5000):
+        assert ranking.finding == "undecided"
+        assert ranking.candidates == ()
+
+
 def test_text_without_capitals_shows_no_casing() -> None:
     """The same pieces in both casings cannot tell them apart."""
     (ranking,) = rank_assumptions(**model("generator"), text=LICENSE.lower(), fields=("lowercase",))

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from electra_convert import VerifyOptions, cli, verify_output
+from electra_convert import ConvertOptions, VerifyOptions, cli, convert_checkpoint, verify_output
 from electra_convert.errors import (
     CheckpointNotFoundError,
     ConfigError,
@@ -156,6 +156,22 @@ def test_a_source_that_is_damaged_is_found(out: Path, fixtures: Path, tmp_path: 
     assert any("differ from their checksums" in fault for fault in report.heads[0].checks[0].faults)
 
 
+def test_a_source_that_is_there_and_cannot_be_read_is_an_error(
+    fixtures: Path, hparams: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Who waits for a proof is not told that all is well by an audit; one that is gone leaves no more than that."""
+    source = Path(shutil.copytree(fixtures / "electra_tiny", tmp_path / "source"))
+    options = ConvertOptions(part="discriminator", heads=("base",), config=hparams("electra_tiny"))
+    convert_checkpoint(source, tmp_path / "out", options)
+    index = source / "model.ckpt-30.index"
+    index.write_bytes(index.read_bytes()[:100])
+    with pytest.raises(CorruptCheckpointError):
+        verify_output(tmp_path / "out")
+    shutil.rmtree(source)
+    report = verify_output(tmp_path / "out")
+    assert any("not where it was" in note for note in report.notes)
+
+
 class TestUsage:
     def test_something_must_be_named(self) -> None:
         """Exit code 2, as for every wrong usage."""
@@ -235,6 +251,21 @@ class TestUsage:
         result = run("verify", out, "--text", tmp_path / "text")
         assert result.exit_code == 2
         assert "none is known here" in result.stderr
+
+    def test_a_generator_of_what_has_none(self, out: Path, fixtures: Path) -> None:
+        """Only a checkpoint for Google's code is made of two sources."""
+        result = run("verify", out, "--generator", fixtures / "electra_tiny")
+        assert result.exit_code == 2
+        assert "is no checkpoint for Google's code, which alone has two sources" in result.stderr
+
+    def test_a_text_for_a_checkpoint_for_googles_code(self, fixtures: Path, tmp_path: Path) -> None:
+        """It is tried on models: that it was not is told, not passed over."""
+        options = ConvertOptions(part="both", targets=("google_tf1",))
+        convert_checkpoint(fixtures / "electra_tiny", tmp_path / "out", options)
+        (tmp_path / "text").write_text("text")
+        result = run("verify", tmp_path / "out", "--source", fixtures / "electra_tiny", "--text", tmp_path / "text")
+        assert result.exit_code == 2
+        assert "a text is tried on models" in result.stderr
 
     def test_a_text_that_is_none(self, out: Path, tmp_path: Path) -> None:
         """Bytes that are not UTF-8 are told, whatever else is found; so are pipes and devices, which never end."""
