@@ -20,6 +20,8 @@ transformers = pytest.importorskip("transformers", minversion="4.57")
 if not hasattr(transformers, "FlaxElectraModel"):
     pytest.skip("transformers 5 has no Flax classes", allow_module_level=True)
 
+jax.config.update("jax_disable_most_optimizations", True)  # noqa: FBT003  # to compile takes most of the time
+
 HEADS = {
     "base": "FlaxElectraModel",
     "pretraining": "FlaxElectraForPreTraining",
