@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from electra_convert.tensor import Array, Values
 
 THREADS = 2
-READ_SIZE = 1 << 22
-"""Elements of a matrix that are read before they are transposed."""
+READ_SIZE = 1 << 24
+"""Bytes of a matrix that are read before they are transposed."""
 WRITE_SIZE = 1 << 20
 """Elements that are written at a time."""
 STRIP_SIZE, STRIP_WIDTH = 1 << 18, 64
@@ -261,9 +261,10 @@ def _transposed_blocks(source: Values, dtype: np.dtype[np.generic]) -> Iterator[
     import numpy as np
 
     length, width = source.shape
-    columns = min(width, max(TILE, READ_SIZE // length))
+    stored = numpy_dtype(str(source.dtype))
+    columns = min(width, max(TILE, READ_SIZE // (length * stored.itemsize)))
     rows = min(columns, max(STRIP_WIDTH, STRIP_SIZE // length))
-    buffer = np.empty(length * columns, numpy_dtype(str(source.dtype)))
+    buffer = np.empty(length * columns, stored)
     block = np.empty((rows, length), dtype)
     for column in range(0, width, columns):
         part = _in_memory(source.T[column : column + columns].T, buffer)
