@@ -54,8 +54,9 @@ PARTS: list[tuple[str, Part]] = [
 ]
 """Every part of every genuine pre-training checkpoint."""
 NATIVE: dict[Part, str] = {"discriminator": "pretraining", "generator": "masked_lm"}
-POOL = Pool()
-"""Every framework is loaded once for all tests, as in a batch."""
+POOL = Pool(threads=1)
+"""Every framework is loaded once for all tests, as in a batch; for models this small a second thread costs more than it
+gives."""
 ONE_FRAMEWORK = VerifyOptions(frameworks=("pytorch",))
 Change = Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]
 
