@@ -17,23 +17,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from electra_convert import MappingError, load_mappings
-from electra_convert.config import ElectraConfig, label_names
 from electra_convert.inventory import TensorSpec
 from electra_convert.mapping import Binding, default_directory, mapping_schema
 from electra_convert.tensor import Tensor
 from electra_convert.whole_file import read_whole
+from tests.small import CONFIG
 
 CLASS_PREFIXES = {"pytorch": "", "tensorflow": "TF", "flax": "Flax"}
-CONFIG = ElectraConfig(
-    vocab_size=101,
-    embedding_size=16,
-    hidden_size=32,
-    num_hidden_layers=2,
-    num_attention_heads=2,
-    intermediate_size=64,
-    max_position_embeddings=40,
-    labels=label_names(3),
-)
 HEADS = list(load_mappings().inventory.heads)
 
 
