@@ -66,9 +66,9 @@ def verify(
         if output is None:
             raise OptionError("nothing is named that is to be verified", hint="give the output of a conversion")
         options["loosened"] = _factors(options.pop("loosen"))
-        from electra_convert.export.run import is_export
+        from electra_convert.export.targets import targets_in
 
-        if is_export(output):
+        if targets_in(output):
             _verify_export(output, options | {"junit": junit, "html": html, "github": github}, as_json=as_json)
             return
         report = verified_output(output, options)

@@ -18,10 +18,10 @@ from electra_convert.export.proof import Proof
 from electra_convert.export.report import Agreement, Exported, ExportReport
 from electra_convert.export.targets import (
     DESCRIBED,
-    EXPORT_TARGETS,
     ExportTarget,
     load_call,
     require_installed,
+    targets_in,
     versions_of,
 )
 from electra_convert.export.writer import Job
@@ -93,11 +93,6 @@ def export_model(
             return export.run(staged, scratch, copied, progress)
 
 
-def is_export(output: Path) -> bool:
-    """Say whether a directory holds something that was exported."""
-    return bool(_targets_in(output))
-
-
 def verify_export(
     output: str | os.PathLike[str],
     model: str | os.PathLike[str],
@@ -119,7 +114,7 @@ def verify_export(
         ElectraConvertError: The subclass says what else went wrong.
     """
     place, mappings = Path(output), load_mappings(options.mappings)
-    targets = _targets_in(place)
+    targets = targets_in(place)
     if not targets:
         raise CheckpointNotFoundError(
             f"there is no export in {place}: none of {', '.join(each.place for each in DESCRIBED.values())}",
@@ -131,10 +126,6 @@ def verify_export(
         opened.require_whole()
         options = msgspec.structs.replace(options, targets=targets)
         return _Export(os.fspath(model), opened, location.file, mappings, options, place).verify(scratch, progress)
-
-
-def _targets_in(output: Path) -> tuple[ExportTarget, ...]:
-    return tuple(target for target in EXPORT_TARGETS if os.path.lexists(output / DESCRIBED[target].place))
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -69,6 +70,11 @@ def load_call(target: ExportTarget, output: Path) -> str:
     place = output / DESCRIBED[target].place
     path = place.absolute() if target == "orbax" else place
     return DESCRIBED[target].call.format(place=json.dumps(str(path), ensure_ascii=False))
+
+
+def targets_in(output: Path) -> tuple[ExportTarget, ...]:
+    """Return what was exported to a directory."""
+    return tuple(target for target in EXPORT_TARGETS if os.path.lexists(output / DESCRIBED[target].place))
 
 
 def require_installed(targets: Sequence[ExportTarget]) -> None:
