@@ -8,7 +8,6 @@ rules are those of `configure_pretraining.py`, `util/training_utils.py` (`get_be
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -77,8 +76,7 @@ MAX_SHOWN = 100
 FIELD_TYPES = {name: kind for name, kind in get_type_hints(ElectraConfig).items() if name != "labels"}
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(msgspec.Struct, frozen=True):
     """What a file says of one field, and how it comes to say it."""
 
     value: Any
@@ -93,8 +91,7 @@ def heads_by_rule(hidden_size: int) -> int:
     return max(1, hidden_size // 64)
 
 
-@dataclass(frozen=True, slots=True)
-class ConfigFile:
+class ConfigFile(msgspec.Struct, frozen=True):
     """A config file, read.
 
     Args:

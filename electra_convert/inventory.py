@@ -7,7 +7,6 @@ name, with its layer number, and the leaf: `layer.3.ffn.up.kernel`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -57,8 +56,7 @@ class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     mirrored: dict[str, Module] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class TensorSpec:
+class TensorSpec(msgspec.Struct, frozen=True):
     """A canonical tensor, for one config.
 
     Args:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import glob
 import os
-import pickletools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -62,6 +61,8 @@ def find_label_map(directory: Path, task: str) -> Path | None:
 
 def _pairs(content: bytes) -> Iterator[tuple[str, int]]:
     """Yield the items of a pickled dict of names to numbers."""
+    import pickletools  # which few conversions need
+
     name: str | None = None
     dicts = 0
     for opcode, argument, position in pickletools.genops(content):

@@ -7,7 +7,6 @@ inventory is named, joined or declared absent; every placeholder is known; no tw
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import product
 from math import prod
@@ -103,8 +102,7 @@ class Tasks(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     names: dict[str, KnownTask] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Binding:
+class Binding(msgspec.Struct, frozen=True):
     """A tensor of a format and the canonical tensors it is made of: one, or several side by side."""
 
     name: str
@@ -240,8 +238,7 @@ class FormatMapping(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.modules[row]
 
 
-@dataclass(frozen=True, slots=True)
-class Mappings:
+class Mappings(msgspec.Struct, frozen=True):
     """The inventory and all formats, as loaded from one folder."""
 
     inventory: Inventory
@@ -456,14 +453,15 @@ def _collisions(mapping: FormatMapping, inventory: Inventory) -> Iterator[str]:
         yield f"placeholders: they can have {count} values together; expected at most {MOST_CHOICES}"
         return
     found: set[str] = set()
-    for head, values in product(inventory.heads, map(dict, product(*choices))):
+    for head in inventory.heads:
         specs = inventory.tensors(head, config)
-        bindings = mapping.bind(specs, values)
-        for binding in bindings:
-            rows = [spec.row for spec in binding.specs]
-            if len(rows) > 1 and tuple(rows) not in mapping.joined.values():
-                found.add(f"{' and '.join(sorted(set(rows)))} are both called {binding.name!r}")
-        found.update(_ambiguous(mapping, bindings, values))
+        for values in map(dict, product(*choices)):
+            bindings = mapping.bind(specs, values)
+            for binding in bindings:
+                rows = [spec.row for spec in binding.specs]
+                if len(rows) > 1 and tuple(rows) not in mapping.joined.values():
+                    found.add(f"{' and '.join(sorted(set(rows)))} are both called {binding.name!r}")
+            found.update(_ambiguous(mapping, bindings, values))
     yield from sorted(found)
 
 

@@ -8,8 +8,9 @@ rounding. The halves must fit side by side: there are at most half as many label
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from electra_convert.inventory import TensorSpec
 from electra_convert.mapping import Binding
@@ -24,8 +25,7 @@ EXPLANATION = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Mirrored:
+class Mirrored(msgspec.Struct, frozen=True):
     """A tensor of Google's one dense module, and the canonical tensors of two that are made of it.
 
     Args:

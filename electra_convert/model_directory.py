@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from electra_convert.config import ElectraConfig
 from electra_convert.errors import CheckpointNotFoundError, ConfigError, OptionError, TensorMismatchError
@@ -33,8 +34,7 @@ ROWS_COMPARED = 4096
 """Rows of a table that are compared at a time with those of the tensor that is tied to it."""
 
 
-@dataclass(frozen=True, slots=True)
-class ModelDirectory:
+class ModelDirectory(msgspec.Struct, frozen=True):
     """An open directory.
 
     Args:
@@ -248,8 +248,7 @@ def _chosen(path: Path, found: Sequence[Weights], target: TargetFormat | None) -
     return chosen
 
 
-@dataclass(frozen=True, slots=True)
-class _Held:
+class _Held(msgspec.Struct, frozen=True):
     """The tensors of a directory, to be given their canonical names.
 
     Args:

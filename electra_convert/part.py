@@ -12,6 +12,8 @@ from itertools import count
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
+import msgspec
+
 from electra_convert.config import ElectraConfig, label_names
 from electra_convert.config_file import Claims, ConfigFile, heads_by_rule
 from electra_convert.errors import ConfigError, PartNotFoundError, SourceError, TensorMismatchError
@@ -38,16 +40,14 @@ UNPROVEN = (
 """The fields of a config that no tensor's shape shows."""
 
 
-@dataclass(frozen=True, slots=True)
-class Evidence:
+class Evidence(msgspec.Struct, frozen=True):
     """A size, and the tensor that shows it."""
 
     value: int
     tensor: str
 
 
-@dataclass(frozen=True, slots=True)
-class SourcePart:
+class SourcePart(msgspec.Struct, frozen=True):
     """One part of a checkpoint.
 
     Args:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
+
+import msgspec
 
 from electra_convert._version import __version__
 from electra_convert.config import ElectraConfig, head_config
@@ -45,8 +47,7 @@ BYTES_PER_TENSOR = 2048
 """What a format needs for a tensor beside its values, at most; a little more is asked for than will be used."""
 
 
-@dataclass(frozen=True, slots=True)
-class WeightFile:
+class WeightFile(msgspec.Struct, frozen=True):
     """A file of weights.
 
     Args:
@@ -72,8 +73,7 @@ class WeightFile:
         return self.value_bytes + BYTES_PER_TENSOR * (len(self.contents.tensors) + 8)
 
 
-@dataclass(frozen=True, slots=True)
-class HeadPlan:
+class HeadPlan(msgspec.Struct, frozen=True):
     """The directory of one head.
 
     Args:
@@ -103,8 +103,7 @@ class HeadPlan:
         return sum(found == fate for found, _ in self.fates.values())
 
 
-@dataclass(frozen=True, slots=True)
-class Tokenizer:
+class Tokenizer(msgspec.Struct, frozen=True):
     """What the tokenizer adds to every directory.
 
     Args:
@@ -117,7 +116,7 @@ class Tokenizer:
         copied: They are those of the model that is converted, and not made from its vocabulary.
     """
 
-    files: Mapping[str, bytes] = field(default_factory=dict)
+    files: Mapping[str, bytes] = {}
     lowercase: bool = True
     origin: str = ""
     strip_accents: bool | None = None

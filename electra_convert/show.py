@@ -49,7 +49,7 @@ def show_progress() -> Iterator[Progress]:
     """Yield what shows progress on stderr: a line for each stretch of work, and on a terminal a bar below it."""
     from rich import progress as bars
 
-    console = _PlainConsole(stderr=True)
+    console = _PlainConsole(stderr=True, markup=False, emoji=False)
 
     @contextmanager
     def stretch(name: str, total: int, *, unit: str = "bytes") -> Iterator[Advance]:

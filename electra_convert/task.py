@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field, replace
 from typing import Literal
+
+import msgspec
 
 from electra_convert.errors import OptionError
 from electra_convert.mapping import FormatMapping, KnownTask, Mappings, TaskHead, Tasks
@@ -15,8 +16,7 @@ from electra_convert.tensor import Tensor
 UNTOLD = "nothing in the checkpoint shows which of these it is"
 
 
-@dataclass(frozen=True, slots=True)
-class Task:
+class Task(msgspec.Struct, frozen=True):
     """A task that a checkpoint was fine-tuned on.
 
     Args:
@@ -35,8 +35,8 @@ class Task:
     scope: str
     heads: tuple[str, ...]
     outputs: int | None
-    modules: Mapping[str, str] = field(default_factory=dict)
-    unsupported: Mapping[str, str] = field(default_factory=dict)
+    modules: Mapping[str, str] = {}
+    unsupported: Mapping[str, str] = {}
     refusal: str = ""
     labels: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -176,12 +176,14 @@ def _task(
     shape = _kernel_shape(mapping.heads[heads[0]], tensors, scope) if heads else ()
     task = Task(name, scope, heads, shape[-1] if shape else None)
     if not heads:
-        return replace(task, refusal=f"its modules, {', '.join(sorted(modules))}, are those of no head that is known")
+        return msgspec.structs.replace(
+            task, refusal=f"its modules, {', '.join(sorted(modules))}, are those of no head that is known"
+        )
     if len(heads) > 1:
         return task
     mirrored = bool(mappings.inventory.heads[heads[0]].mirrored)
     task = _with_head(task, mapping.heads[heads[0]], modules, known if known and known.head == heads[0] else None)
-    return replace(
+    return msgspec.structs.replace(
         task,
         refusal=task.refusal or (misfit(shape) if mirrored else ""),
         notes=((EXPLANATION,) if mirrored else ()) + task.notes,
@@ -200,7 +202,7 @@ def _with_head(task: Task, entry: TaskHead, modules: set[str], known: KnownTask 
     literal = task.scope.replace("{", "{{").replace("}", "}}")
     dropped = {f"{task.scope}{module}/": why for module, why in entry.unsupported.items() if module in modules}
     reasons = dict.fromkeys(dropped.values())
-    return replace(
+    return msgspec.structs.replace(
         task,
         modules={row: literal + module for row, module in entry.modules.items()},
         unsupported=dropped,

@@ -24,6 +24,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, overload
 
+import msgspec
+
 from electra_convert.errors import OptionError, OutputError, VocabularyError
 from electra_convert.json_text import indented_json
 from electra_convert.whole_file import read_whole
@@ -406,7 +408,7 @@ def tokenizer_files(
     tokenizer = _tokenizer(vocabulary, lowercase=lowercase, strip_accents=strip_accents)
     return {
         VOCABULARY_FILE: "".join(f"{token}\n" for token in vocabulary.tokens).encode(),
-        TOKENIZER_FILE: indented_json(tokenizer),
+        TOKENIZER_FILE: msgspec.json.format(msgspec.json.encode(tokenizer), indent=2),  # the fastest; it has no floats
         CONFIG_FILE: indented_json(config) + b"\n",
         SPECIAL_TOKENS_FILE: indented_json(_special_token_names()) + b"\n",
     }

@@ -6,8 +6,9 @@ A transform never copies: it returns a view, and the writer makes it contiguous 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
+
+import msgspec
 
 if TYPE_CHECKING:
     from electra_convert.tensor import Values
@@ -15,8 +16,7 @@ if TYPE_CHECKING:
 TransformName = Literal["identity", "transpose"]
 
 
-@dataclass(frozen=True, slots=True)
-class Transform:
+class Transform(msgspec.Struct, frozen=True):
     """An operation on arrays, its inverse, and what it makes of a shape."""
 
     apply: Callable[[Values], Values]

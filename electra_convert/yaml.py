@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +45,9 @@ def read_hashed_yaml(path: Path) -> tuple[Any, str]:
     """
     try:
         content = read_whole(path, MAX_FILE_BYTES)
-        text = content.decode()
-        faults = [f"line {line + 1}: {what}" for line, what in _faults(text)]
+        value, faults = _parsed(content.decode())
         if not faults:
-            return yaml.load(text, Loader), hashlib.sha256(content).hexdigest()  # noqa: S506  # PyYAML's safe loaders
+            return value, hashlib.sha256(content).hexdigest()
     except (OSError, ValueError, yaml.YAMLError) as error:
         why = error.strerror if isinstance(error, OSError) else error
         raise MappingError(f"{path.name} cannot be read as YAML: {why}", hint=f"correct {path}") from error
@@ -56,12 +55,18 @@ def read_hashed_yaml(path: Path) -> tuple[Any, str]:
     raise MappingError(f"{path.name} is ambiguous", problems=faults, hint=hint)
 
 
-def _faults(text: str) -> Iterator[tuple[int, str]]:
-    """Yield the line and kind of each fault; only of what is not too deep or too much are the values looked at."""
+def _parsed(text: str) -> tuple[Any, list[str]]:
+    """Return what a text holds, or its faults; only of what is not too deep or too much are the values looked at."""
     if (fault := _first_fault(text)) is not None:
-        yield fault
-    else:
-        yield from _faults_within(yaml.compose(text, Loader))
+        return None, _lines([fault])
+    loader = Loader(text)
+    node = loader.get_single_node()
+    faults = _lines(_faults_within(node))
+    return None if faults or node is None else loader.construct_document(node), faults
+
+
+def _lines(faults: Iterable[tuple[int, str]]) -> list[str]:
+    return [f"line {line + 1}: {what}" for line, what in faults]
 
 
 def _first_fault(text: str) -> tuple[int, str] | None:

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from electra_convert import source as source_module
+from electra_convert import archive
 from electra_convert.errors import (
     CheckpointNotFoundError,
     CorruptCheckpointError,
@@ -524,9 +524,9 @@ def test_a_zip_that_declares_less_than_it_holds_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("size", "complaint"), [(3, "more than the 3 bytes"), (5, "less than the 5 bytes")])
 def test_members_are_as_long_as_they_declare(tmp_path: Path, size: int, complaint: str) -> None:
     """Whatever the library that reads the archive lets pass."""
-    member = source_module._Member("m.index", size, lambda: io.BytesIO(b"four"))
+    member = archive._Member("m.index", size, lambda: io.BytesIO(b"four"))
     with pytest.raises(tarfile.ReadError, match=complaint):
-        source_module._copy(member, tmp_path / "m.index", lambda _: None)
+        archive._copy(member, tmp_path / "m.index", lambda _: None)
     assert (tmp_path / "m.index").stat().st_size <= size
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from glob import escape
 from io import StringIO
 from pathlib import Path
@@ -40,6 +39,8 @@ class DefaultGroup(click.Group):
         word = args[0] if args else ""
         if not word or "/" in word or any(Path().glob(f"{escape(word)}*")):
             return
+        from difflib import get_close_matches
+
         if meant := get_close_matches(word, self.commands, n=1, cutoff=0.75):
             ctx.fail(f"there is no command {word!r}, and no file of that name. Did you mean {meant[0]!r}?")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +28,7 @@ from electra_convert.tensor import Tensor
 from electra_convert.tokenizer import TOKENIZER_FILES, VOCABULARY_FILE
 
 
-@dataclass(frozen=True, slots=True)
-class Side:
+class Side(msgspec.Struct, frozen=True):
     """A checkpoint, open.
 
     Args:
@@ -51,7 +49,7 @@ class Side:
     tensors: Mapping[str, Tensor]
     files: Mapping[str, Path]
     whole: bool
-    check: Callable[[], None] = field(default=lambda: None)
+    check: Callable[[], None] = lambda: None
 
 
 @contextmanager

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from electra_convert.diff.report import Fate, TensorDifference
 from electra_convert.formats.extents import contiguous_blocks
@@ -16,8 +17,7 @@ if TYPE_CHECKING:
     from electra_convert.tensor import Array
 
 
-@dataclass(frozen=True, slots=True)
-class Largest:
+class Largest(msgspec.Struct, frozen=True):
     """The largest difference of two tensors.
 
     Args:

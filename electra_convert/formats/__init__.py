@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Final, Literal, Protocol, TypeAlias, cast, get_args
+
+import msgspec
 
 from electra_convert.errors import CheckpointNotFoundError, CorruptCheckpointError, SourceError
 from electra_convert.formats.extents import Written
@@ -44,8 +45,7 @@ MOST_SHARDS = 200
 """Files of one model's weights; each is open while its values may be read."""
 
 
-@dataclass(frozen=True, slots=True)
-class Contents:
+class Contents(msgspec.Struct, frozen=True):
     """What one file of weights holds.
 
     Args:
@@ -59,7 +59,7 @@ class Contents:
     tensors: Sequence[Tensor]
     dtype: str
     model: str
-    repeated: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    repeated: Mapping[str, Sequence[str]] = {}
     sharded: bool = False
 
 

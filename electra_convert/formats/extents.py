@@ -13,11 +13,12 @@ import os
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import cache
 from itertools import product
 from math import prod
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from electra_convert.errors import OutputError
 from electra_convert.formats.stored import StoredArray
@@ -47,8 +48,7 @@ SYNC_FILE_RANGE_WRITE = 2
 """Flag of Linux' `sync_file_range`: start to write, and do not wait."""
 
 
-@dataclass(frozen=True, slots=True)
-class Extent:
+class Extent(msgspec.Struct, frozen=True):
     """A tensor and where in the file its bytes begin."""
 
     offset: int

@@ -11,7 +11,6 @@ import math
 import os
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -149,8 +148,7 @@ def read(path: Path) -> dict[str, Tensor]:
     return {leaf.name: leaf.tensor([next(stored) for _ in leaf.rows]) for leaf in leaves}
 
 
-@dataclass(frozen=True, slots=True)
-class _Leaf:
+class _Leaf(msgspec.Struct, frozen=True):
     """An array of the tree.
 
     Args:

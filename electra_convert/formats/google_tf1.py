@@ -18,11 +18,13 @@ import math
 import os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from itertools import pairwise, product
 from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar, Literal
+
+import msgspec
 
 from electra_convert.errors import (
     CheckpointNotFoundError,
@@ -236,7 +238,7 @@ def write_checkpoint(
         os.fsync(file.fileno())
     entries = {HEADER_KEY: number_field(1, 1) + bytes_field(3, number_field(1, FORMAT_VERSION))}
     for (tensor, entry), checksum in zip(placed, checksums, strict=True):
-        entries[tensor.name.encode()] = replace(entry, checksum=checksum).serialize()
+        entries[tensor.name.encode()] = msgspec.structs.replace(entry, checksum=checksum).serialize()
     with index_path(prefix).open("xb") as file:
         file.write(write_table(entries))
         file.flush()
@@ -295,8 +297,7 @@ def _require_kind(table: Mapping[bytes, bytes], prefix: Path) -> None:
 # What the index says
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
+class _Entry(msgspec.Struct, frozen=True):
     """A `BundleEntryProto`: a tensor, a slice of a partitioned one, or how one is partitioned."""
 
     dtype_number: int
@@ -531,8 +532,7 @@ def _text(boxes: Iterable[Box]) -> str:
 # Values
 
 
-@dataclass(frozen=True, slots=True)
-class _Piece:
+class _Piece(msgspec.Struct, frozen=True):
     """Bytes of a data file that are a tensor, or a slice of one."""
 
     file: StoredFile
@@ -568,7 +568,7 @@ class _States(dict["_Piece", "_State"]):
     def _read(self, piece: _Piece) -> None:
         import numpy as np
 
-        values = replace(piece.values(self), lengths=(math.prod(piece.lengths),))
+        values = msgspec.structs.replace(piece.values(self), lengths=(math.prod(piece.lengths),))
         count = CHUNK_SIZE // ITEM_SIZES[piece.dtype]
         buffer = np.empty(min(count, len(values)), numpy_dtype(piece.dtype))
         for start in range(0, max(1, len(values)), count):
@@ -664,7 +664,7 @@ def _bytes_of(tensor: Tensor, dtype: str) -> Iterator[Array]:
     if str(values.dtype) != tensor.dtype or values.shape != tensor.shape:
         raise ValueError(f"{tensor.name} is {values.dtype} {values.shape}, described as {tensor.dtype} {tensor.shape}")
     if dtype != tensor.dtype:
-        yield from cast_blocks(replace(tensor, values=lambda: values), numpy_dtype(dtype))
+        yield from cast_blocks(msgspec.structs.replace(tensor, values=lambda: values), numpy_dtype(dtype))
         return
     for block in contiguous_blocks(values, numpy_dtype(dtype)):
         yield block.reshape(-1).view(np.uint8)

@@ -10,7 +10,6 @@ import json
 import os
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -114,8 +113,7 @@ def framework_of(path: Path) -> str:
     return _header(found_file(path)).metadata.get("format", "pt")
 
 
-@dataclass(frozen=True, slots=True)
-class _Header:
+class _Header(msgspec.Struct, frozen=True):
     """What a file says of itself.
 
     Args:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 import weakref
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from electra_convert.errors import CorruptCheckpointError, SourceError
 from electra_convert.tensor import ITEM_SIZES, numpy_dtype
@@ -107,8 +109,7 @@ def _stamp(stat: os.stat_result) -> tuple[int, int, int]:
     return stat.st_size, stat.st_mtime_ns, stat.st_ino
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class StoredArray:
+class StoredArray(msgspec.Struct, frozen=True, eq=False):
     """An array in a file, which NumPy reads where it needs one: `numpy.asarray(stored[:100])`.
 
     Args:
@@ -137,7 +138,7 @@ class StoredArray:
     @property
     def T(self) -> StoredArray:  # noqa: N802  # NumPy's name
         """The transpose."""
-        return replace(self, flipped=not self.flipped)
+        return msgspec.structs.replace(self, flipped=not self.flipped)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -149,9 +150,9 @@ class StoredArray:
         length = max(0, stop - start)
         if self.flipped or len(self.lengths) == 1:
             begin = self.offset + start * ITEM_SIZES[self.dtype]
-            return replace(self, offset=begin, lengths=(*self.lengths[:-1], length), pitch=run)
+            return msgspec.structs.replace(self, offset=begin, lengths=(*self.lengths[:-1], length), pitch=run)
         begin = self.offset + start * run * prod(self.lengths[1:-1])  # whole runs
-        return replace(self, offset=begin, lengths=(length, *self.lengths[1:]))
+        return msgspec.structs.replace(self, offset=begin, lengths=(length, *self.lengths[1:]))
 
     def ravel(self) -> Values:
         """Return the values on one axis."""
@@ -159,7 +160,7 @@ class StoredArray:
 
         if self.flipped or self.pitch:
             return np.asarray(self).ravel()
-        return replace(self, lengths=(prod(self.lengths),))
+        return msgspec.structs.replace(self, lengths=(prod(self.lengths),))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:  # noqa: FBT001  # NumPy's protocol
         """Read the values into an array of their own."""

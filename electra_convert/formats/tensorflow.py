@@ -19,7 +19,6 @@ from typing import Any
 
 from electra_convert.formats import Contents
 from electra_convert.formats.extents import Extent, Written, write_extents
-from electra_convert.formats.hdf5 import read_table
 from electra_convert.formats.stored import StoredFile
 from electra_convert.formats.table import Row, damaged, found_file, stored_tensors
 from electra_convert.progress import Advance
@@ -129,6 +128,8 @@ def read(path: Path) -> dict[str, Tensor]:
         SourceError: It cannot be read.
         CorruptCheckpointError: It is damaged, or not laid out as transformers lays out weights.
     """
+    from electra_convert.formats.hdf5 import read_table  # which is for files that are read
+
     file = found_file(path)
     rows = list(dict.fromkeys(read_table(file)))
     file.require_unchanged()

@@ -7,10 +7,11 @@ format, which its metadata name.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import cast
+
+import msgspec
 
 from electra_convert.errors import SourceError, UnsupportedCheckpointError
 from electra_convert.formats import FRAMEWORK_NAMES, TARGETS, Reader, TargetFormat, files_of, read_files
@@ -33,8 +34,7 @@ LONGEST_FRAMEWORK = 100
 """Characters of such a name that a message shows."""
 
 
-@dataclass(frozen=True, slots=True)
-class Weights:
+class Weights(msgspec.Struct, frozen=True):
     """Weights that a directory holds, in files of one kind.
 
     Args:
@@ -129,4 +129,4 @@ def _target_of(files: Sequence[Path]) -> TargetFormat:
 def _as_path(tensor: Tensor) -> tuple[str, Tensor]:
     """Return a tensor by its path in the tree of parameters, whose keys Flax classes join by dots in safetensors."""
     name = "/".join(tensor.name.split("."))
-    return name, replace(tensor, name=name)
+    return name, msgspec.structs.replace(tensor, name=name)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from electra_convert.config import LABELLED_HEADS, ElectraConfig
 from electra_convert.errors import OptionError, TensorMismatchError
@@ -18,8 +19,7 @@ TASK_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 """What TensorFlow takes for a name within a scope."""
 
 
-@dataclass(frozen=True, slots=True)
-class GivenPart:
+class GivenPart(msgspec.Struct, frozen=True):
     """A part, as canonical tensors.
 
     Args:

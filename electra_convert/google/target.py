@@ -10,9 +10,10 @@ the kind it was written as.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+
+import msgspec
 
 from electra_convert.diff.report import TensorDifference
 from electra_convert.diff.tensors import compare_tensors
@@ -55,8 +56,7 @@ OWN_EMBEDDINGS = {"untied_generator": True, "untied_generator_embeddings": True}
 SHARED_EMBEDDINGS = {"untied_generator": True, "untied_generator_embeddings": False}
 
 
-@dataclass(frozen=True, slots=True)
-class GoogleModel:
+class GoogleModel(msgspec.Struct, frozen=True):
     """What a checkpoint for Google's code will hold.
 
     Args:
@@ -140,8 +140,7 @@ def google_model(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Bound:
+class _Bound(msgspec.Struct, frozen=True):
     """The bindings of each part, in one kind of checkpoint."""
 
     key: str
@@ -188,8 +187,7 @@ class _Bound:
         return list(packed.values())
 
 
-@dataclass(frozen=True, slots=True)
-class _Maker:
+class _Maker(msgspec.Struct, frozen=True):
     """Finds the kind of checkpoint that parts make."""
 
     mappings: Mappings

@@ -21,6 +21,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
 
+import msgspec
+
 from electra_convert.errors import (
     CheckpointNotFoundError,
     CorruptCheckpointError,
@@ -46,8 +48,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "electra-convert"
 
 
-@dataclass(frozen=True, slots=True)
-class _Wanted:
+class _Wanted(msgspec.Struct, frozen=True):
     """A file that is to be here.
 
     Args:

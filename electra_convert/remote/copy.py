@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -86,8 +85,7 @@ def copy_directory(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Compared:
+class _Compared(msgspec.Struct, frozen=True):
     """The files of a folder beside those of the folder they are copied to.
 
     Args:

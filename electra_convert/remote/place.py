@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
+import msgspec
+
 from electra_convert.errors import CheckpointNotFoundError, ElectraConvertError, OptionError, OutputError, SourceError
 from electra_convert.hub.names import SCHEME as HUB
 from electra_convert.remote import released
@@ -80,8 +82,7 @@ def _redacted(address: re.Match[str]) -> str:
 # Files and folders elsewhere
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(msgspec.Struct, frozen=True):
     """What a file system tells of a file.
 
     Args:

@@ -15,6 +15,8 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote, unquote
 
+import msgspec
+
 from electra_convert.errors import CorruptCheckpointError, DiskSpaceError, ElectraConvertError, SourceError
 from electra_convert.hub.client import Doing, Hub, causes, client_errors, explained, find_token, safe_cause, status_of
 from electra_convert.hub.names import MAIN, check_repo_id, place_name
@@ -24,8 +26,7 @@ AT_REFERENCE = re.compile(r"@(refs/(?:pr|convert)/[^/]+)")
 CACHE_HINT = "free some space, or set HF_HUB_CACHE to a folder on a larger disk"
 
 
-@dataclass(frozen=True, slots=True)
-class _Commit:
+class _Commit(msgspec.Struct, frozen=True):
     """What a repository holds.
 
     Args:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from electra_convert.config_file import read_config_file
 from electra_convert.errors import ConfigError, OptionError, OutputError, TensorMismatchError
@@ -91,7 +90,7 @@ def bits(tensors: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, bytes
 
 def changed(part: GivenPart, **values: Any) -> GivenPart:
     """Return a part with another config."""
-    return replace(part, config=msgspec.structs.replace(part.config, **values))
+    return replace(part, config=replace(part.config, **values))
 
 
 def with_tensor(part: GivenPart, name: str, change: Callable[[Any], Any]) -> GivenPart:
@@ -216,7 +215,7 @@ class TestTwoParts:
 
     def test_tables_of_other_sizes_are_told(self, pair: list[GivenPart]) -> None:
         """A generator of another vocabulary is another model."""
-        pair[1] = drawn("masked_lm", msgspec.structs.replace(pair[1].config, vocab_size=601))
+        pair[1] = drawn("masked_lm", replace(pair[1].config, vocab_size=601))
         with pytest.raises(TensorMismatchError, match=r"they are float32 \[600, 32\] and float32 \[601, 32\]"):
             google_model(MAPPINGS, pair)
 
@@ -304,7 +303,7 @@ class TestHeads:
         self, pair: list[GivenPart], head: str, positions: int, length: int | None
     ) -> None:
         """Where Google's code would make them longer by default, the hparams say so."""
-        part = drawn(head, msgspec.structs.replace(pair[0].config, max_position_embeddings=positions))
+        part = drawn(head, replace(pair[0].config, max_position_embeddings=positions))
         assert google_model(MAPPINGS, [part], task="mine").hparams.get("max_seq_length") == length
 
     def test_a_classifier_that_was_trained_on_is_refused(self) -> None:

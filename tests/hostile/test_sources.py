@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import google_crc32c
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -105,7 +106,7 @@ def entry(name: bytes = WORDS, **fields: Any) -> Make:
     unsigned: dict[str, Any] = {
         key: value % 2**64 if isinstance(value, int) else value for key, value in fields.items()
     }
-    return table({name: replace(ENTRIES[name], **unsigned).serialize()})
+    return table({name: msgspec.structs.replace(ENTRIES[name], **unsigned).serialize()})
 
 
 def built(*keys: bytes, listed: int = 1) -> Make:
@@ -138,7 +139,7 @@ def values(name: bytes, content: bytes) -> Make:
         data[place.offset : place.offset + len(content)] = content
         path.write_bytes(data)
         crc = masked(google_crc32c.value(bytes(data[place.offset : place.offset + place.size])))
-        index = {**TABLE, name: replace(place, checksum=crc).serialize()}
+        index = {**TABLE, name: msgspec.structs.replace(place, checksum=crc).serialize()}
         (folder / RUN / INDEX).write_bytes(write_table(index))
 
     return make
@@ -401,7 +402,7 @@ BUNDLE = [
     Case("entry: whole numbers for weights", entry(dtype_number=3), CONVERT, (NAMES[0], "int32")),
     Case(
         "index: a name that writes to the terminal",
-        table({b"electra/\x1b[2J\nwrong": replace(ENTRIES[BIAS], offset=10**9).serialize()}),
+        table({b"electra/\x1b[2J\nwrong": msgspec.structs.replace(ENTRIES[BIAS], offset=10**9).serialize()}),
         INSPECT,
         (INDEX, r"electra/\x1b[2J\nwrong"),
     ),
