@@ -16,7 +16,7 @@ from electra_convert.output import in_bytes
 
 FOLDER = Path(__file__).parent / "results"
 COPY, YARDSTICK, PEER = "cp", "cp + sync", "transformers 4.57"
-HEADINGS = ("", "median", "times", "fastest", "times", "memory", "on disk")
+HEADINGS = ("", "runs", "median", "times", "fastest", "times", "memory", "on disk")
 LEGEND = f"times: those of {YARDSTICK}; memory: most that is backed by no file; on disk: times the file that is copied"
 
 
@@ -27,7 +27,6 @@ class Case:
     Args:
         size: The model's size.
         slots: The checkpoint has Adam's moments.
-        rounds: How often each was measured.
         nbytes: Bytes of the weights of the discriminator's native head.
         measured: What each command took, by its name.
         on_disk: Bytes that each wrote.
@@ -35,7 +34,6 @@ class Case:
 
     size: str
     slots: bool
-    rounds: int
     nbytes: int
     measured: Mapping[str, Measured]
     on_disk: Mapping[str, int]
@@ -43,7 +41,7 @@ class Case:
     @property
     def title(self) -> str:
         """What it is, for people."""
-        return f"{self.size} discriminator, {in_bytes(self.nbytes)}{self.moments}; {self.rounds} rounds"
+        return f"{self.size} discriminator, {in_bytes(self.nbytes)}{self.moments}"
 
     @property
     def moments(self) -> str:
@@ -60,6 +58,7 @@ class Case:
         for name, runs in self.measured.items():
             yield (
                 name,
+                str(len(runs.seconds)),
                 f"{runs.median:.2f} s",
                 f"{self.ratio(name):.2f}",
                 f"{runs.fastest:.2f} s",
