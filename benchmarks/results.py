@@ -49,12 +49,16 @@ class Case:
         return ", with Adam's moments in the checkpoint" if self.slots else ""
 
     def ratio(self, name: str) -> float:
-        """Return how many times the yardstick's median a command took."""
-        return self.measured[name].median / self.measured[YARDSTICK].median
+        """Return how many times the yardstick's median a command took, in the rounds in which it was measured."""
+        return self.measured[name].median / self._yardstick(name).median
+
+    def _yardstick(self, name: str) -> Measured:
+        """Return the yardstick's runs in the rounds in which a command was measured."""
+        seconds = self.measured[YARDSTICK].seconds
+        return Measured(seconds[:: -(-len(seconds) // len(self.measured[name].seconds))])
 
     def rows(self) -> Iterator[tuple[str, ...]]:
         """Yield the rows of the table, a cell for each of `HEADINGS`."""
-        yardstick = self.measured[YARDSTICK]
         for name, runs in self.measured.items():
             yield (
                 name,
@@ -62,7 +66,7 @@ class Case:
                 f"{runs.median:.2f} s",
                 f"{self.ratio(name):.2f}",
                 f"{runs.fastest:.2f} s",
-                f"{runs.fastest / yardstick.fastest:.2f}",
+                f"{runs.fastest / self._yardstick(name).fastest:.2f}",
                 in_bytes(runs.memory),
                 f"{self.on_disk[name] / self.nbytes:.2f}",
             )

@@ -24,7 +24,7 @@ import msgspec
 from electra_convert.errors import CorruptCheckpointError, DiskSpaceError
 from electra_convert.output import in_bytes
 from electra_convert.progress import Advance, Progress
-from electra_convert.whole_file import open_file
+from electra_convert.whole_file import NAME_LIMIT, open_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -70,10 +70,6 @@ UNPACKING_ERRORS = (
 )
 
 
-NAME_LIMIT = 255
-"""Bytes of a file's name (`NAME_MAX` of Linux and macOS)."""
-
-
 class _Member(msgspec.Struct, frozen=True):
     """A file, or something like a file, in an archive.
 
@@ -107,7 +103,7 @@ class _Member(msgspec.Struct, frozen=True):
         return ""
 
 
-def unpack(archive: Path, folder: Path, limit: Limit, progress: Progress) -> None:
+def unpack(archive: Path, folder: Path, *, limit: Limit, progress: Progress) -> None:
     """Unpack the files that are wanted, and nothing else.
 
     Args:
@@ -154,8 +150,8 @@ def _wanted(members: Iterable[_Member], limit: Limit, archive: Path, folder: Pat
 
 def _require_safe(members: Sequence[_Member], limit: Limit, archive: Path) -> None:
     counts = Counter(member.path for member in members)
-    faults = {member.name: member.fault(limit(member.path.name)) for member in members}
-    problems = [f"{name[:NAME_LIMIT]!r} {fault}" for name, fault in faults.items() if fault]
+    faults = [(member.name, member.fault(limit(member.path.name))) for member in members]
+    problems = [f"{name[:NAME_LIMIT]!r} {fault}" for name, fault in faults if fault]
     problems += [f"{str(path)!r} is there {count} times" for path, count in counts.items() if count > 1]
     problems += [f"{str(path)!r} lies in a file" for path in counts if not counts.keys().isdisjoint(path.parents)]
     if problems:

@@ -70,10 +70,10 @@ def client_progress() -> Iterator[Callable[[str], None]]:
     """Yield what tells on stderr what is waited for; the Hub's client shows its bars on a terminal only."""
     from huggingface_hub.utils import disable_progress_bars
 
-    console = _PlainConsole(stderr=True)
+    console = _PlainConsole(stderr=True, markup=False, emoji=False)
     if not console.is_terminal:
         disable_progress_bars()
-    yield lambda text: console.print(text, style="yellow", highlight=False, markup=False)
+    yield lambda text: console.print(text, style="yellow", highlight=False)
 
 
 def show_conversion(report: ConversionReport, *, dry_run: bool) -> None:

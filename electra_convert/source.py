@@ -35,7 +35,7 @@ from electra_convert.output import scratch_folder
 from electra_convert.progress import Progress, no_progress
 from electra_convert.remote.place import LOCAL, is_url, open_remote, shown
 from electra_convert.tokenizer import TOKENIZER_FILES
-from electra_convert.whole_file import open_file, read_whole
+from electra_convert.whole_file import NAME_LIMIT, open_file, read_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -56,8 +56,6 @@ STATE_LINE = re.compile(r'^[^\S\n]*model_checkpoint_path\s*:\s*"(?P<path>(?:[^"\
 STATE_ESCAPE = re.compile(r"\\(?P<code>\\|[0-3][0-7]{2})")
 STATE_LIMIT = 1 << 22
 """Bytes; it has a line of a hundred for each checkpoint that was kept."""
-NAME_LIMIT = 255
-"""Bytes of a file's name (`NAME_MAX` of Linux and macOS)."""
 VOCABULARY = "vocab.txt"
 DATA_FILE = re.compile(r"(?P<prefix>.+)\.data-\d{5}-of-\d{5}")
 STEP = re.compile(r".+-(?P<step>[0-9]{1,18})")
@@ -127,7 +125,7 @@ def _here(source: Path, step: int | None, progress: Progress) -> Iterator[Locati
         from electra_convert.archive import unpack
 
         with scratch_folder() as folder:
-            unpack(source, folder, _limit, progress)
+            unpack(source, folder, limit=_limit, progress=progress)
             with _told_of(source, stand_in=str(folder)):
                 with _readable(source):
                     prefix = _in_directory(_only_checkpoint_directory(folder, source), step)
@@ -258,6 +256,17 @@ def _in_directory(directory: Path, step: int | None) -> Path:
             hint="choose one with --step, or name it",
         )
     return found[0]
+
+
+def _only_checkpoint_directory(folder: Path, archive: Path) -> Path:
+    directories = sorted({path.parent for path in folder.rglob("*.index")})
+    if len(directories) != 1:
+        raise CheckpointNotFoundError(
+            f"{archive} holds {len(directories) or 'no'} directories with a checkpoint",
+            problems=[str(path.relative_to(folder)) for path in directories],
+            hint="unpack it, and give the directory you want" if directories else EXAMPLE,
+        )
+    return directories[0]
 
 
 def _is_at(prefix: Path, step: int) -> bool:
@@ -579,14 +588,3 @@ def _matches(pattern: str) -> dict[str, bool]:
 
 def _names(folder: str) -> list[str]:
     return [path.name for path in Path(folder).iterdir()]
-
-
-def _only_checkpoint_directory(folder: Path, archive: Path) -> Path:
-    directories = sorted({path.parent for path in folder.rglob("*.index")})
-    if len(directories) != 1:
-        raise CheckpointNotFoundError(
-            f"{archive} holds {len(directories) or 'no'} directories with a checkpoint",
-            problems=[str(path.relative_to(folder)) for path in directories],
-            hint="unpack it, and give the directory you want" if directories else EXAMPLE,
-        )
-    return directories[0]

@@ -20,7 +20,6 @@ from __future__ import annotations
 import json
 import threading
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, overload
 
@@ -70,8 +69,7 @@ _BYTE_ORDER_MARK = "\ufeff"
 _WEIGHTS_ALONE = "convert the weights alone with `--no-tokenizer`, and ship the tokenizer the model was trained with"
 
 
-@dataclass(frozen=True, slots=True)
-class Vocabulary:
+class Vocabulary(msgspec.Struct, frozen=True):
     """The tokens of a model, one per id.
 
     Args:
@@ -82,7 +80,7 @@ class Vocabulary:
 
     tokens: tuple[str, ...]
     notes: tuple[str, ...] = ()
-    file: str = field(default="the vocabulary", compare=False)
+    file: str = "the vocabulary"
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -408,7 +406,9 @@ def tokenizer_files(
     tokenizer = _tokenizer(vocabulary, lowercase=lowercase, strip_accents=strip_accents)
     return {
         VOCABULARY_FILE: "".join(f"{token}\n" for token in vocabulary.tokens).encode(),
-        TOKENIZER_FILE: msgspec.json.format(msgspec.json.encode(tokenizer), indent=2),  # the fastest; it has no floats
+        TOKENIZER_FILE: msgspec.json.format(
+            msgspec.json.encode(tokenizer), indent=2
+        ),  # which spells floats in its own way, and is fast
         CONFIG_FILE: indented_json(config) + b"\n",
         SPECIAL_TOKENS_FILE: indented_json(_special_token_names()) + b"\n",
     }

@@ -8,6 +8,9 @@ import stat
 from io import BufferedReader
 from pathlib import Path
 
+NAME_LIMIT = 255
+"""Bytes of a file's name (`NAME_MAX` of Linux and macOS)."""
+
 
 def read_whole(path: Path, most: int) -> bytes:
     """Return the content of a file.

@@ -60,9 +60,12 @@ def _parsed(text: str) -> tuple[Any, list[str]]:
     if (fault := _first_fault(text)) is not None:
         return None, _lines([fault])
     loader = Loader(text)
-    node = loader.get_single_node()
-    faults = _lines(_faults_within(node))
-    return None if faults or node is None else loader.construct_document(node), faults
+    try:
+        node = loader.get_single_node()
+        faults = _lines(_faults_within(node))
+        return None if faults or node is None else loader.construct_document(node), faults
+    finally:
+        loader.dispose()
 
 
 def _lines(faults: Iterable[tuple[int, str]]) -> list[str]:

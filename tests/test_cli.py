@@ -633,6 +633,12 @@ class TestWhatIsLoaded:
         loaded = self.loaded("inspect", fixtures / "electra_tiny")
         assert not loaded & {*FRAMEWORKS, "numpy", "h5py", "tokenizers"}
 
+    @pytest.mark.parametrize("command", [["inspect"], ["convert", "--to", "pytorch"]], ids=["inspect", "convert"])
+    def test_what_few_runs_need_is_not_loaded(self, fixtures: Path, command: list[str]) -> None:
+        """A start takes 0.2 seconds; what archives, pickles and slips of the pen need would add to it."""
+        loaded = self.loaded(*command, fixtures / "electra_tiny_uniform")
+        assert not loaded & {"tarfile", "zipfile", "pickletools", "difflib", "subprocess", "electra_convert.archive"}
+
 
 def test_a_bug_is_not_hidden(fixtures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is no known error keeps its traceback: it is ours to fix."""

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from electra_convert import archive
+from electra_convert import archive as archive_module
 from electra_convert.errors import (
     CheckpointNotFoundError,
     CorruptCheckpointError,
@@ -477,6 +477,16 @@ def test_members_that_are_there_twice_are_refused(tmp_path: Path) -> None:
     assert "'electra_small/checkpoint' is there 2 times" in refusal(archive, CorruptCheckpointError)
 
 
+def test_a_link_is_told_where_a_file_has_its_name(tmp_path: Path) -> None:
+    """Whichever comes first."""
+    archive = links(tarfile.SYMTYPE)(tmp_path)
+    with tarfile.open(archive, "a") as tar:
+        tar.addfile(tarfile.TarInfo("electra_small/other.index"))
+    message = refusal(archive, CorruptCheckpointError)
+    assert "'electra_small/other.index' is a link or a device" in message
+    assert "'electra_small/other.index' is there 2 times" in message
+
+
 def test_the_disk_must_have_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is looked at before anything is written."""
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 5, 5))
@@ -524,9 +534,9 @@ def test_a_zip_that_declares_less_than_it_holds_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("size", "complaint"), [(3, "more than the 3 bytes"), (5, "less than the 5 bytes")])
 def test_members_are_as_long_as_they_declare(tmp_path: Path, size: int, complaint: str) -> None:
     """Whatever the library that reads the archive lets pass."""
-    member = archive._Member("m.index", size, lambda: io.BytesIO(b"four"))
+    member = archive_module._Member("m.index", size, lambda: io.BytesIO(b"four"))
     with pytest.raises(tarfile.ReadError, match=complaint):
-        archive._copy(member, tmp_path / "m.index", lambda _: None)
+        archive_module._copy(member, tmp_path / "m.index", lambda _: None)
     assert (tmp_path / "m.index").stat().st_size <= size
 
 

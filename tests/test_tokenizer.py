@@ -306,7 +306,7 @@ def test_published_vocabularies_are_read_without_a_remark_and_written_byte_for_b
 def test_line_ends_and_white_space_change_no_token(content: bytes, tmp_path: Path) -> None:
     subject = read(tmp_path, content)
 
-    assert subject == Vocabulary((*SPECIAL_TOKENS, "a", "b"))
+    assert (subject.tokens, subject.notes) == ((*SPECIAL_TOKENS, "a", "b"), ())
     assert tokenizer_files(subject, lowercase=True, max_length=9)["vocab.txt"] == SPECIALS + b"a\nb\n"
 
 

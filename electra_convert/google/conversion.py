@@ -32,7 +32,7 @@ from electra_convert.google.vocabulary import GoogleVocabulary, choose_vocabular
 from electra_convert.inventory import PARTS, Part
 from electra_convert.mapping import Mappings, load_mappings
 from electra_convert.model_checkpoint import ModelCheckpoint, ModelFiles
-from electra_convert.model_directory import is_model_directory
+from electra_convert.model_directory import is_model_directory, nearby_model_directories
 from electra_convert.models.files import read_json
 from electra_convert.opening import open_located
 from electra_convert.options import NATIVE_HEAD, ConvertOptions
@@ -388,6 +388,8 @@ def _sources(source: Source, options: ConvertOptions) -> list[tuple[Source, Part
         return [(source, "discriminator"), (options.generator, "generator")]
     folders = {part: folder for part in PARTS if not is_url(source) and (folder := model_of(Path(source), part))}
     if len(folders) < len(PARTS):
+        if options.part == "both" and not is_url(source):
+            _refuse_models_of_one_part(Path(source), folders)
         return [(source, None)]
     if options.part is None:
         raise OptionError(
@@ -395,6 +397,17 @@ def _sources(source: Source, options: ConvertOptions) -> list[tuple[Source, Part
             hint="--part both, or one alone: --part discriminator or --part generator",
         )
     return [(folders[part], part) for part in PARTS if options.part in (part, "both")]
+
+
+def _refuse_models_of_one_part(source: Path, folders: Collection[Part]) -> None:
+    """Check that a folder of models is not all there is, where both parts are asked for."""
+    if nearby := nearby_model_directories(source):
+        lacking = " and no folder ".join(part for part in PARTS if part not in folders)
+        raise OptionError(
+            f"{source} does not hold models of both parts: there is no folder {lacking}",
+            problems=[f"{model} is there" for model in nearby[:MOST_NAMED]],
+            hint="name a model of each part: the discriminator as SOURCE, the other with --generator DIRECTORY",
+        )
 
 
 def model_of(output: Path, part: Part) -> Path | None:

@@ -11,11 +11,12 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import pytest
 
 from electra_convert import ConvertOptions, convert_checkpoint
@@ -103,7 +104,7 @@ def plan_once(monkeypatch: pytest.MonkeyPatch, out: Path, options: ConvertOption
         planned = Conversion.prepare(location, out, options)
     planned.run([], no_progress)  # imports all it takes
     shutil.rmtree(out)
-    monkeypatch.setattr(Conversion, "prepare", lambda _, out, __: replace(planned, out=out))
+    monkeypatch.setattr(Conversion, "prepare", lambda _, out, __: msgspec.structs.replace(planned, out=out))
     gc.collect()
     gc.freeze()  # a forked process need not copy what it does not look at
 

@@ -70,8 +70,8 @@ TARGETS = {
             mutators.index,
         ),
         Target("state", readers.state, ("electra_convert.source",), longest=512),
-        Target("zip", readers.zip_archive, ("electra_convert.source", "zipfile"), mutators.zip_archive),
-        Target("tar", readers.tar_archive, ("electra_convert.source", "tarfile"), mutators.tar_archive, longest=9216),
+        Target("zip", readers.zip_archive, ("electra_convert.archive", "zipfile"), mutators.zip_archive),
+        Target("tar", readers.tar_archive, ("electra_convert.archive", "tarfile"), mutators.tar_archive, longest=9216),
         Target(
             "safetensors",
             readers.safetensors,

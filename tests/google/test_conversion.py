@@ -243,6 +243,15 @@ class TestOfTwo:
         refused(model, tmp_path / "out", PartNotFoundError, part="generator")
         refused(model, tmp_path / "out", PartNotFoundError, generator=model)
 
+    @pytest.mark.parametrize("folder", ["", "discriminator"])
+    def test_the_output_of_one_part_is_not_both(self, models: Path, tmp_path: Path, folder: str) -> None:
+        """What lacks is told, and what is there."""
+        shutil.rmtree(models / "generator")
+        message = refused(models / folder, tmp_path / "out", OptionError, part="both")
+        assert "no folder generator" in message
+        assert f"{models / 'discriminator/pretraining'} is there" in message
+        assert "--generator" in message
+
     def test_vocabularies_that_differ(self, models: Path, tmp_path: Path) -> None:
         """One must be chosen."""
         place = models / "generator/masked_lm/vocab.txt"

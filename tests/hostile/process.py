@@ -21,6 +21,7 @@ from typing import Any
 PATIENCE = 20
 """Seconds after which a command hangs."""
 WARM = (
+    "electra_convert.archive",
     "electra_convert.batch.run",
     "electra_convert.convert",
     "electra_convert.inspection",
@@ -30,9 +31,7 @@ WARM = (
     "h5py",
     "msgpack",
     "numpy",
-    "tarfile",
     "tokenizers",
-    "zipfile",
 )
 CAPABILITY_VERSION = 0x20080522
 """`_LINUX_CAPABILITY_VERSION_3`."""
