@@ -28,6 +28,7 @@ class Case:
         size: The model's size.
         slots: The checkpoint has Adam's moments.
         nbytes: Bytes of the weights of the discriminator's native head.
+        every: Of how many rounds each command was measured in the first, by its name.
         measured: What each command took, by its name.
         on_disk: Bytes that each wrote.
     """
@@ -35,6 +36,7 @@ class Case:
     size: str
     slots: bool
     nbytes: int
+    every: Mapping[str, int]
     measured: Mapping[str, Measured]
     on_disk: Mapping[str, int]
 
@@ -54,8 +56,7 @@ class Case:
 
     def _yardstick(self, name: str) -> Measured:
         """Return the yardstick's runs in the rounds in which a command was measured."""
-        seconds = self.measured[YARDSTICK].seconds
-        return Measured(seconds[:: -(-len(seconds) // len(self.measured[name].seconds))])
+        return Measured(self.measured[YARDSTICK].seconds[:: self.every[name]])
 
     def rows(self) -> Iterator[tuple[str, ...]]:
         """Yield the rows of the table, a cell for each of `HEADINGS`."""

@@ -99,6 +99,7 @@ def measure_case(source: Path, size: str, *, slots: bool, rounds: int) -> Case:
     original, out = make_original(source), source.parent / "out"
     nbytes = original.stat().st_size
     measured: defaultdict[str, Measured] = defaultdict(Measured)
+    every: dict[str, int] = {}
     on_disk: dict[str, int] = {}
     for number in range(rounds):
         for command in commands(source, original, out, size):
@@ -106,10 +107,11 @@ def measure_case(source: Path, size: str, *, slots: bool, rounds: int) -> Case:
                 continue
             clear(out)
             claim_memory(min(MOST_CLAIMED, command.files * nbytes + SPARE))
+            every[command.name] = command.every
             measured[command.name].add(*command.steps)
             on_disk[command.name] = bytes_on_disk(out)
     clear(out)
-    return Case(size, slots, nbytes, dict(measured), on_disk)
+    return Case(size, slots, nbytes, every, dict(measured), on_disk)
 
 
 def commands(source: Path, original: Path, out: Path, size: str) -> Iterator[Command]:

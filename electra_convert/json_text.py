@@ -34,11 +34,17 @@ def read_json_file(path: Path) -> Any:
     return parse_json(read_whole(path, LARGEST))
 
 
-def indented_json(value: Any) -> bytes:
-    """Return what `json.dumps` writes with an indent of 2, which it does in Python, in five times the time."""
+def indented_json(value: Any, *, floats: bool = True) -> bytes:
+    """Return what `json.dumps` writes with an indent of 2, which it does in Python, in five times the time.
+
+    Args:
+        value: What is to be written.
+        floats: There may be floats in it. msgspec, which is faster still, spells them in another way: `1e-5`.
+    """
     import msgspec
 
-    return msgspec.json.format(json.dumps(value, ensure_ascii=False, allow_nan=False).encode(), indent=2)
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False).encode() if floats else msgspec.json.encode(value)
+    return msgspec.json.format(text, indent=2)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -457,12 +457,16 @@ def _collisions(mapping: FormatMapping, inventory: Inventory) -> Iterator[str]:
         specs = inventory.tensors(head, config)
         for values in map(dict, product(*choices)):
             bindings = mapping.bind(specs, values)
-            for binding in bindings:
-                rows = [spec.row for spec in binding.specs]
-                if len(rows) > 1 and tuple(rows) not in mapping.joined.values():
-                    found.add(f"{' and '.join(sorted(set(rows)))} are both called {binding.name!r}")
-            found.update(_ambiguous(mapping, bindings, values))
+            found.update(_shared(mapping, bindings), _ambiguous(mapping, bindings, values))
     yield from sorted(found)
+
+
+def _shared(mapping: FormatMapping, bindings: Sequence[Binding]) -> Iterator[str]:
+    """Yield the names that several modules have, though nothing says that they are joined."""
+    for binding in bindings:
+        rows = tuple(spec.row for spec in binding.specs)
+        if len(rows) > 1 and rows not in mapping.joined.values():
+            yield f"{' and '.join(sorted(set(rows)))} are both called {binding.name!r}"
 
 
 def _ambiguous(mapping: FormatMapping, bindings: Sequence[Binding], values: Mapping[str, str]) -> Iterator[str]:

@@ -49,13 +49,11 @@ def show_progress() -> Iterator[Progress]:
     """Yield what shows progress on stderr: a line for each stretch of work, and on a terminal a bar below it."""
     from rich import progress as bars
 
-    console = _PlainConsole(stderr=True, markup=False, emoji=False)
+    console = _PlainConsole(stderr=True)
 
     @contextmanager
     def stretch(name: str, total: int, *, unit: str = "bytes") -> Iterator[Advance]:
-        console.print(
-            f"{name} {in_bytes(total) if unit == 'bytes' else f'{total} {unit}'}", style="dim", highlight=False
-        )
+        console.print(f"{name} {in_bytes(total) if unit == 'bytes' else f'{total} {unit}'}", style="dim")
         counts = [bars.DownloadColumn(), bars.TransferSpeedColumn()] if unit == "bytes" else [bars.MofNCompleteColumn()]
         columns = (bars.TextColumn("{task.description:<9}"), bars.BarColumn(), *counts, bars.TimeRemainingColumn())
         with bars.Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as shown:
@@ -70,10 +68,10 @@ def client_progress() -> Iterator[Callable[[str], None]]:
     """Yield what tells on stderr what is waited for; the Hub's client shows its bars on a terminal only."""
     from huggingface_hub.utils import disable_progress_bars
 
-    console = _PlainConsole(stderr=True, markup=False, emoji=False)
+    console = _PlainConsole(stderr=True)
     if not console.is_terminal:
         disable_progress_bars()
-    yield lambda text: console.print(text, style="yellow", highlight=False)
+    yield lambda text: console.print(text, style="yellow")
 
 
 def show_conversion(report: ConversionReport, *, dry_run: bool) -> None:
@@ -129,12 +127,15 @@ def _tensor_lines(inspection: Inspection) -> Iterator[str]:
 
 def stdout_console() -> Console:
     """Return a console on stdout that takes no text for markup: names and paths may hold brackets and colons."""
-    console = _PlainConsole(highlight=False, markup=False, emoji=False)
-    return console if console.is_terminal else _PlainConsole(highlight=False, markup=False, emoji=False, width=160)
+    console = _PlainConsole()
+    return console if console.is_terminal else _PlainConsole(width=160)
 
 
 class _PlainConsole(Console):
-    """A console on which text is shown, and never obeyed by the terminal."""
+    """A console on which text is shown as it is, and obeyed neither by rich nor by the terminal."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(highlight=False, markup=False, emoji=False, **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Render something, with what cannot be printed escaped."""

@@ -406,9 +406,7 @@ def tokenizer_files(
     tokenizer = _tokenizer(vocabulary, lowercase=lowercase, strip_accents=strip_accents)
     return {
         VOCABULARY_FILE: "".join(f"{token}\n" for token in vocabulary.tokens).encode(),
-        TOKENIZER_FILE: msgspec.json.format(
-            msgspec.json.encode(tokenizer), indent=2
-        ),  # which spells floats in its own way, and is fast
+        TOKENIZER_FILE: indented_json(tokenizer, floats=False),
         CONFIG_FILE: indented_json(config) + b"\n",
         SPECIAL_TOKENS_FILE: indented_json(_special_token_names()) + b"\n",
     }
