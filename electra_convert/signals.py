@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from types import FrameType
 from typing import NoReturn
 
 INTERRUPTED = 128 + signal.SIGINT
@@ -50,8 +51,17 @@ def send_again(lost: sys.UnraisableHookArgs) -> None:
         Timer(AGAIN, os.kill, (os.getpid(), number)).start()
 
 
-def _end(number: int, _: object) -> NoReturn:
+def _end(number: int, frame: FrameType | None) -> None:
+    if _is_sent_again(frame):
+        return  # what is raised there would be lost, and the signal ignored from then on
     signal.signal(number, signal.SIG_IGN)
     if number == signal.SIGINT:
         raise KeyboardInterrupt
     sys.exit(128 + number)
+
+
+def _is_sent_again(frame: FrameType | None) -> bool:
+    """Say whether a signal comes while another is about to be sent again."""
+    while frame and frame.f_code is not send_again.__code__:
+        frame = frame.f_back
+    return frame is not None

@@ -95,6 +95,12 @@ class TestDefaultCommand:
         assert sorted(path.name for path in out.iterdir() if path.is_dir()) == sorted(HEADS)
         assert "under electra_toy-discriminator" in result.stdout
 
+    @pytest.mark.usefixtures("here")
+    def test_an_option_comes_first_whatever_its_name(self) -> None:
+        """`--verify` is no slip of `verify`."""
+        result = run("--verify", "--dry-run", "--part", "discriminator")
+        assert "a dry run writes nothing that could be verified" in result.stderr
+
     @pytest.mark.parametrize(("word", "meant"), [("verfy", "verify"), ("uploads", "upload"), ("inspcet", "inspect")])
     def test_a_slip_in_a_command_is_no_checkpoint(self, here: Path, word: str, meant: str) -> None:
         """A word that is nearly a command is told as one, unless files are called so."""
@@ -353,14 +359,22 @@ main()
         assert "Traceback" not in ended.stderr
 
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-    def test_one_that_is_lost_is_sent_again(self, number: signal.Signals) -> None:
-        """In the callback of a weak reference nothing can be raised; Python drops it there."""
+    @pytest.mark.parametrize("times", [1, 2])
+    def test_one_that_is_lost_is_sent_again(self, number: signal.Signals, times: int) -> None:
+        """In the callback of a weak reference nothing can be raised: Python drops it there, and would a second one."""
         script = """
-import signal, sys, time, weakref
+import signal, sys, threading, time, weakref
 from electra_convert.signals import heed_signals, send_again
 signal.signal(signal.SIGINT, signal.default_int_handler)
 heed_signals()
 sys.unraisablehook = send_again
+class Timer(threading.Timer):
+    def start(self):
+        for _ in range(int(sys.argv[2]) - 1):
+            signal.raise_signal(int(sys.argv[1]))
+            [None for _ in range(9)]
+        super().start()
+threading.Timer = Timer
 class Something: pass
 def lose(_):
     signal.raise_signal(int(sys.argv[1]))
@@ -373,7 +387,7 @@ try:
 finally:
     print("raised")
 """
-        result = process(str(int(number)), script=script)
+        result = process(str(int(number)), str(times), script=script)
         assert result.stdout == "raised\n"
         assert result.returncode == (-number if number == signal.SIGINT else 128 + number)
 
@@ -633,7 +647,7 @@ class TestWhatIsLoaded:
         loaded = self.loaded("inspect", fixtures / "electra_tiny")
         assert not loaded & {*FRAMEWORKS, "numpy", "h5py", "tokenizers"}
 
-    @pytest.mark.parametrize("command", [["inspect"], ["convert", "--to", "pytorch"]], ids=["inspect", "convert"])
+    @pytest.mark.parametrize("command", [["inspect"], ["--to", "pytorch"]], ids=["inspect", "convert"])
     def test_what_few_runs_need_is_not_loaded(self, fixtures: Path, command: list[str]) -> None:
         """A start takes 0.2 seconds; what archives, pickles and slips of the pen need would add to it."""
         loaded = self.loaded(*command, fixtures / "electra_tiny_uniform")

@@ -37,7 +37,7 @@ class DefaultGroup(click.Group):
     def _require_no_slip(self, ctx: click.Context, args: list[str]) -> None:
         """Refuse a word that is nearly a command, and neither a file nor the prefix of some."""
         word = args[0] if args else ""
-        if not word or "/" in word or any(Path().glob(f"{escape(word)}*")):
+        if not word or word.startswith("-") or "/" in word or any(Path().glob(f"{escape(word)}*")):
             return
         from difflib import get_close_matches
 
